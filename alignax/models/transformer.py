@@ -1,0 +1,302 @@
+"""A decoder of the Llama, Qwen or Gemma family, in Flax Linen.
+
+One module for all of them: `Config` says what differs. Layers are scanned, so
+that compile time does not grow with depth; parameters of layers carry a
+leading axis [L]. The KV cache is an argument and a result, never hidden state.
+
+Einsum letters: B batch, T time, D width, H heads, K key heads, G = H / K.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from alignax.models import attention, rope
+from alignax.models.config import Config
+from alignax.types import Array
+
+ACTIVATIONS = {
+  'silu': jax.nn.silu,
+  'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
+}
+POLICIES = {
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'block': None,
+}
+
+
+class Cache(flax.struct.PyTreeNode):
+  """Keys and values of what was read so far; slots fill from the left.
+
+  Attributes:
+    keys: rotated, [L, B, S, K, head_dim].
+    values: [L, B, S, K, head_dim].
+    segments: of every slot, 0 where nothing is to be seen, [B, S].
+    positions: next position of every row, [B].
+    length: number of slots in use, the same for all rows, [].
+  """
+
+  keys: Array
+  values: Array
+  segments: Array
+  positions: Array
+  length: Array
+
+
+class Context(flax.struct.PyTreeNode):
+  """What every layer reads and none changes."""
+
+  segments: Array  # [B, T]
+  ropes: tuple[tuple[Array, Array], ...]  # Global, then local: cos and sin.
+  slots: Array | None = None  # First cache slot to write, [].
+  cache_segments: Array | None = None  # [B, S]
+
+
+class RMSNorm(nn.Module):
+  config: Config
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    config = self.config
+    start = nn.initializers.constant(1.0 - config.norm_offset)
+    scale = self.param('scale', start, (x.shape[-1],))
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    normed = x32 * jax.lax.rsqrt(mean_square + config.norm_eps)
+    scaled = normed * (config.norm_offset + scale.astype(jnp.float32))
+    return scaled.astype(x.dtype)
+
+
+class Linear(nn.Module):
+  """Contracts the last `len(inputs)` axes of x with a kernel."""
+
+  inputs: tuple[int, ...]
+  outputs: tuple[int, ...]
+  dtype: Any
+  use_bias: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    axes = len(self.inputs)
+    init = nn.initializers.variance_scaling(
+      1.0,
+      'fan_in',
+      'normal',
+      in_axis=tuple(range(axes)),
+      out_axis=tuple(range(axes, axes + len(self.outputs))),
+    )
+    kernel = self.param('kernel', init, (*self.inputs, *self.outputs))
+    contract = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    y = jax.lax.dot_general(x, kernel.astype(self.dtype), (contract, ((), ())))
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, self.outputs)
+      y += bias.astype(self.dtype)
+    return y
+
+
+class Attention(nn.Module):
+  config: Config
+
+  @nn.compact
+  def __call__(self, x, layer, context: Context, keys_cache, values_cache):
+    config = self.config
+    heads, kv_heads = config.num_heads, config.num_kv_heads
+    project = lambda n, name: Linear(
+      (config.width,),
+      (n, config.head_dim),
+      x.dtype,
+      use_bias=config.qkv_bias,
+      name=name,
+    )(x)
+    queries, keys = project(heads, 'q'), project(kv_heads, 'k')
+    values = project(kv_heads, 'v')
+    if config.qk_norm:
+      queries = RMSNorm(config, name='q_norm')(queries)
+      keys = RMSNorm(config, name='k_norm')(keys)
+    cos, sin = _select_rope(context.ropes, layer['is_local'])
+    queries = rope.rotate(queries, cos, sin)
+    keys = rope.rotate(keys, cos, sin)
+    queries = queries.reshape(
+      *x.shape[:2], kv_heads, heads // kv_heads, config.head_dim
+    )
+    scale = config.query_scale or config.head_dim**-0.5
+    kw = dict(scale=scale, softcap=config.attn_softcap)
+    if keys_cache is None:
+      y = attention.causal_attention(
+        queries,
+        keys,
+        values,
+        context.segments,
+        layer['window'],
+        recompute=config.remat == 'attention',
+        **kw,
+      )
+    else:
+      keys_cache = _write(keys_cache, keys, layer['index'], context.slots)
+      values_cache = _write(values_cache, values, layer['index'], context.slots)
+      read = lambda cache: jax.lax.dynamic_index_in_dim(
+        cache, layer['index'], keepdims=False
+      )
+      y = attention.cached_attention(
+        queries,
+        read(keys_cache).astype(x.dtype),
+        read(values_cache).astype(x.dtype),
+        _visible(context, layer['window']),
+        **kw,
+      )
+    y = y.reshape(*x.shape[:2], heads, config.head_dim)
+    out = Linear(
+      (heads, config.head_dim), (config.width,), x.dtype, name='out'
+    )(y)
+    return out, keys_cache, values_cache
+
+
+class Mlp(nn.Module):
+  config: Config
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    config = self.config
+    width, inner = (config.width,), (config.mlp_width,)
+    gate = Linear(width, inner, x.dtype, name='gate')(x)
+    up = Linear(width, inner, x.dtype, name='up')(x)
+    activated = ACTIVATIONS[config.activation](gate) * up
+    return Linear(inner, width, x.dtype, name='down')(activated)
+
+
+class Block(nn.Module):
+  config: Config
+
+  @nn.compact
+  def __call__(self, carry, layer, context: Context):
+    config = self.config
+    x, keys_cache, values_cache = carry
+    norm = lambda name, y: RMSNorm(config, name=name)(y)
+    post = norm if config.post_norms else lambda name, y: y
+    y, keys_cache, values_cache = Attention(config, name='attn')(
+      norm('attn_norm', x), layer, context, keys_cache, values_cache
+    )
+    x = shard_rows(x + post('attn_post_norm', y))
+    y = Mlp(config, name='mlp')(norm('mlp_norm', x))
+    x = shard_rows(x + post('mlp_post_norm', y))
+    return (x, keys_cache, values_cache), None
+
+
+class Transformer(nn.Module):
+  """Tokens to hidden states after the last norm."""
+
+  config: Config
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: Array,
+    segments: Array,
+    positions: Array,
+    cache: Cache | None = None,
+    noise: Array | None = None,
+  ) -> tuple[Array, Cache | None]:
+    """inputs, segments, positions [B, T] -> hidden [B, T, D] and the cache.
+
+    `noise` [B, T, D], if given, is added to the embeddings (NEFTune).
+    """
+    config = self.config
+    x = Embed(config, name='embed')(inputs)
+    x = shard_rows(x if noise is None else x + noise.astype(x.dtype))
+    layers = {
+      'index': np.arange(config.depth),
+      'window': np.array(config.windows, np.int32),
+      'is_local': np.array(config.local_layers or [False] * config.depth),
+    }
+    block = Block
+    if config.remat in POLICIES and cache is None:
+      block = nn.remat(
+        Block, policy=POLICIES[config.remat], prevent_cse=False
+      )
+    scanned = nn.scan(
+      block,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      in_axes=(0, nn.broadcast),
+      length=config.depth,
+    )(config, name='layers')
+    if cache is not None:
+      cache = _claim_slots(cache, segments, positions)
+    context = _make_context(config, segments, positions, cache)
+    kv = (None, None) if cache is None else (cache.keys, cache.values)
+    (x, *kv), _ = scanned((x, *kv), layers, context)
+    if cache is not None:
+      length = cache.length + inputs.shape[1]
+      cache = cache.replace(keys=kv[0], values=kv[1], length=length)
+    return RMSNorm(config, name='norm')(x), cache
+
+
+class Embed(nn.Module):
+  config: Config
+
+  @nn.compact
+  def __call__(self, inputs: Array) -> Array:
+    config = self.config
+    init = nn.initializers.normal(0.02)
+    table = self.param('embedding', init, (config.vocab_size, config.width))
+    x = jnp.take(table, inputs, axis=0).astype(config.dtype)
+    # The factor is rounded to the compute dtype, as Gemma was trained.
+    return x * jnp.asarray(config.embed_scale, x.dtype)
+
+
+def shard_rows(x: Array) -> Array:
+  """Keeps rows on the device of their batch entry, under a mesh."""
+  mesh = jax.sharding.get_abstract_mesh()
+  axes = tuple(name for name in ('data', 'fsdp') if name in mesh.axis_names)
+  if not axes or x.shape[0] % int(np.prod([mesh.shape[a] for a in axes])):
+    return x
+  return jax.lax.with_sharding_constraint(x, P(axes))
+
+
+def _claim_slots(cache: Cache, segments: Array, positions: Array) -> Cache:
+  """Marks the slots that the new tokens take, and where rows go on."""
+  at = (jnp.zeros_like(cache.length), cache.length)
+  return cache.replace(
+    segments=jax.lax.dynamic_update_slice(cache.segments, segments, at),
+    positions=jnp.max(jnp.where(segments > 0, positions, -1), axis=1) + 1,
+  )
+
+
+def _make_context(config, segments, positions, cache) -> Context:
+  thetas = [(config.rope_theta, config.rope_scaling)]
+  if config.local_rope_theta is not None:
+    thetas.append((config.local_rope_theta, None))
+  ropes = tuple(
+    rope.tables(positions, rope.frequencies(config.head_dim, *theta))
+    for theta in thetas
+  )
+  if cache is None:
+    return Context(segments, ropes)
+  return Context(segments, ropes, cache.length, cache.segments)
+
+
+def _select_rope(ropes, is_local):
+  if len(ropes) == 1:
+    return ropes[0]
+  return jax.tree.map(lambda g, l: jnp.where(is_local, l, g), *ropes)
+
+
+def _write(cache: Array, new: Array, layer: Array, slot: Array) -> Array:
+  """Puts [B, T, K, D] into [L, B, S, K, D] at a layer and slot, in place."""
+  zero = jnp.zeros_like(slot)
+  at = (layer.astype(slot.dtype), zero, slot, zero, zero)
+  return jax.lax.dynamic_update_slice(cache, new[None].astype(cache.dtype), at)
+
+
+def _visible(context: Context, window: Array) -> Array:
+  """Which slots each new token sees. -> [B, T, S]."""
+  q_slot = context.slots + jnp.arange(context.segments.shape[1])[:, None]
+  k_slot = jnp.arange(context.cache_segments.shape[1])
+  near = (k_slot <= q_slot) & (q_slot - k_slot < window)
+  same = context.segments[:, :, None] == context.cache_segments[:, None, :]
+  return near & same
