@@ -1,0 +1,196 @@
+"""Batches as a pure function of the seed and the step.
+
+`batches[step]` is computed, not read from a stream: resuming a run is indexing,
+and every host can compute its own rows of any step.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import grain
+import numpy as np
+
+from alignax.data.examples import KINDS, Example
+from alignax.data.packing import best_fit, make_row
+
+_FOREVER = 2**40  # steps; more than anyone takes, and grain can count them
+
+
+class Batches(Sequence):
+  """The batches of a data set.
+
+  Rows are shuffled anew in every epoch. Batches run on over the end of an
+  epoch, so that no row is left out; with `repeat=False` the last batch is
+  filled up with rows of padding, of segment 0 and mask False throughout.
+
+  Hosts hold disjoint parts of the rows of a step: together, in the order of
+  their index, they are the batch of a single host.
+
+  Attributes:
+    num_rows: rows in an epoch, each of one example or, packed, of several.
+    num_segments: S, the most examples that share a row.
+    num_candidates: N, the most candidates that an example has.
+    tokens: tokens in an epoch, padding left out.
+    fill: share of an epoch's tokens that are not padding.
+    rows: the rows the examples were made of; `rows[i]` for `batch['row']`.
+  """
+
+  def __init__(
+    self,
+    examples: Sequence[Example],
+    *,
+    kind: str,
+    length: int,
+    batch_size: int,
+    seed: int,
+    packing: bool = False,
+    shuffle: bool = True,
+    repeat: bool = True,
+    weights: Sequence[float] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    """Lays out the rows of an epoch.
+
+    Args:
+      examples: of `prepare`.
+      kind: of the examples.
+      length: T of the batches; no example may be longer.
+      batch_size: rows in a step on all hosts together.
+      seed: seed of the order of rows.
+      packing: several examples in a row, best fit; not for prompts.
+      shuffle: a new order in every epoch, instead of that of the examples.
+      repeat: go on with the next epoch after the last row.
+      weights: weight of every source; those of the examples if None.
+      process_index: number of this host.
+      process_count: number of hosts.
+    """
+    weights = weights or getattr(examples, 'weights', None)
+    _check_examples(examples, kind, length, packing)
+    self.kind, self.length, self.repeat = kind, length, repeat
+    self.rows = getattr(examples, 'rows', ())
+    self._examples = examples
+    parts = _by_source(examples, weights)
+    bins = [_bins(examples, part, length, packing) for part in parts]
+    self.num_rows = sum(map(len, bins))
+    self.num_segments = max(len(b) for part in bins for b in part)
+    self.num_candidates = (
+      2 if kind == 'pairs' else max(len(e.tokens) for e in examples)
+    )
+    self.tokens = sum(len(t) for e in examples for t in e.tokens)
+    room = self.num_rows * length * self.num_candidates
+    self.fill = self.tokens / room
+    _check_sizes(
+      batch_size, self.num_rows, process_count, process_index, repeat
+    )
+    self.batch_size, self._per_host = batch_size, batch_size // process_count
+    self._first = process_index * self._per_host
+    self._order = _order(bins, seed, shuffle, repeat, weights)
+
+  def __len__(self) -> int:
+    """Steps in an epoch."""
+    if self.repeat:
+      return max(self.num_rows // self.batch_size, 1)
+    return -(-self.num_rows // self.batch_size)
+
+  def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+    """This host's rows of the batch of a step."""
+    if step < 0 or (not self.repeat and step >= len(self)):
+      raise IndexError(f'step {step} of {len(self)}')
+    start = int(step) * self.batch_size + self._first
+    rows = [self._row(i) for i in range(start, start + self._per_host)]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+  def iterate(
+    self, start: int = 0, stop: int | None = None, *, ahead: int = 4
+  ) -> Iterator[dict[str, np.ndarray]]:
+    """Batches from a step on, the next few made in the background."""
+    if stop is None:
+      stop = _FOREVER if self.repeat else len(self)
+    steps = grain.MapDataset.range(start, stop).map(self.__getitem__)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
+    return iter(steps.to_iter_dataset(options))
+
+  def _row(self, i: int) -> dict[str, np.ndarray]:
+    beyond = not self.repeat and i >= self.num_rows
+    numbers = () if beyond else self._order[i]
+    return make_row(
+      [self._examples[number] for number in numbers],
+      kind=self.kind,
+      length=self.length,
+      segments=self.num_segments,
+      candidates=self.num_candidates,
+    )
+
+
+def _by_source(examples, weights) -> list[list[int]]:
+  """Numbers of the examples of every source; without weights, all in one."""
+  if weights is None:
+    return [list(range(len(examples)))]
+  parts = [[] for _ in weights]
+  for number, example in enumerate(examples):
+    parts[example.source].append(number)
+  for source, part in enumerate(parts):
+    if not part:
+      raise ValueError(
+        f'mixture: source {source} has a weight of {weights[source]} but not '
+        'one usable example; see the report, or leave it out'
+      )
+  return parts
+
+
+def _bins(examples, numbers, length: int, packing: bool) -> list[list[int]]:
+  if not packing:
+    return [[number] for number in numbers]
+  lengths = [examples[number].length for number in numbers]
+  return [[numbers[i] for i in row] for row in best_fit(lengths, length)]
+
+
+def _order(bins, seed: int, shuffle: bool, repeat: bool, weights):
+  """Row i of the whole run, by random access."""
+  parts = []
+  for source, part in enumerate(bins):
+    rows = grain.MapDataset.source(part).seed(seed + source)
+    rows = rows.shuffle() if shuffle else rows
+    parts.append(rows.repeat() if repeat else rows)
+  if weights is None:
+    return parts[0]
+  if not repeat:
+    return grain.MapDataset.concatenate(parts)
+  return grain.MapDataset.mix(parts, weights=list(weights))
+
+
+def _check_examples(examples, kind: str, length: int, packing: bool) -> None:
+  if kind not in KINDS:
+    raise ValueError(f'kind {kind!r}: expected one of {", ".join(KINDS)}')
+  if not len(examples):
+    raise ValueError('the data set is empty: found 0 examples, expected some')
+  made = getattr(examples, 'kind', kind)
+  if made != kind:
+    raise ValueError(
+      f'kind {kind!r}, but the examples were prepared with kind={made!r}'
+    )
+  if kind == 'prompts' and packing:
+    raise ValueError('prompts cannot be packed: each needs a row to go on in')
+  longest = max(example.length for example in examples)
+  if longest > length:
+    raise ValueError(
+      f'length {length}, but an example has {longest} tokens; '
+      f'prepare the data with length={length}'
+    )
+
+
+def _check_sizes(batch_size, rows, process_count, process_index, repeat):
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(
+      f'batch_size {batch_size}: expected a multiple of the '
+      f'{process_count} hosts, at least one row for each'
+    )
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f'process_index {process_index}: expected 0 to {process_count - 1}'
+    )
+  if repeat and batch_size > rows:
+    raise ValueError(
+      f'batch_size {batch_size} is larger than the data set of {rows} rows; '
+      'take a smaller batch, more data, or no packing'
+    )

@@ -1,0 +1,256 @@
+"""Rows to examples, with a report of what became of every row."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+from alignax.data import formats
+from alignax.data.examples import (
+  KINDS,
+  Draft,
+  Example,
+  make_drafts,
+  tokenise,
+  windows,
+)
+from alignax.data.report import Report
+from alignax.data.rows import RowError, Rows
+from alignax.data.spans import TemplateRefused
+from alignax.data.templates import (
+  adds_bos,
+  control_tokens,
+  make_template,
+  neutralise,
+)
+
+_CHUNK = 256  # rows that are tokenised in one call
+
+
+class Examples(list):
+  """A list of `Example`, with what batches need to know about all of them.
+
+  Attributes:
+    kind: 'text', 'pairs', 'rankings', 'unpaired' or 'prompts'.
+    rows: the rows they come from; `rows[example.row]` is an example's own.
+    weights: weight of every source of a mixture, or None.
+  """
+
+  def __init__(self, examples=(), *, kind: str, rows=(), weights=None):
+    super().__init__(examples)
+    self.kind, self.rows, self.weights = kind, rows, weights
+
+  def like(self, examples) -> 'Examples':
+    """Other examples of the same rows."""
+    return Examples(
+      examples, kind=self.kind, rows=self.rows, weights=self.weights
+    )
+
+  def with_ref_logps(self, ref_logps) -> 'Examples':
+    """The same examples, with reference log-probs [len(self), candidates]."""
+    if len(ref_logps) != len(self):
+      raise ValueError(
+        f'ref_logps: found {len(ref_logps)} rows, expected one for each of '
+        f'{len(self)} examples'
+      )
+    return self.like(
+      dataclasses.replace(e, ref_logps=tuple(map(float, logps)))
+      for e, logps in zip(self, ref_logps)
+    )
+
+
+def prepare(
+  rows: Rows | Sequence[dict],
+  tokenizer,
+  *,
+  kind: str,
+  length: int,
+  format: str | None = None,
+  template: str = '',
+  turns: str = 'all',
+  on_bad_row: str = 'skip',
+  drop_duplicates: bool = False,
+  progress: bool | None = None,
+) -> tuple[Examples, Report]:
+  """Tokenises rows and reports what became of each.
+
+  Conversations are cut at their end: a response that is cut has no end token,
+  and none is made up. The candidates of a comparison keep the same prompt. Raw
+  text is divided into pieces instead, and nothing of it is lost.
+
+  Args:
+    rows: of `load_rows`, or plain dicts.
+    tokenizer: a fast tokenizer of transformers.
+    kind: 'text', 'pairs', 'rankings', 'unpaired' or 'prompts'.
+    length: longest an example may be, in tokens.
+    format: format of plain dicts; detected if None.
+    template: '' for the tokenizer's own chat template, 'chatml', 'alpaca', or
+      Jinja text.
+    turns: 'all' assistant turns of a conversation are learned, or the 'last'.
+    on_bad_row: 'skip' counts and names malformed rows and rows without a
+      target; 'raise' stops at the first.
+    drop_duplicates: leave out examples with the tokens of an earlier one.
+    progress: show a progress bar; None for only when a person is watching.
+
+  Returns:
+    The examples and the report.
+
+  Raises:
+    RowError: at the first bad row, if on_bad_row is 'raise'.
+    TemplateRefused: the assistant turns cannot be told from the template.
+    ValueError: a wrong argument, or not one example is left.
+  """
+  _check(kind, length, turns, on_bad_row)
+  rows = Rows.of(rows, format=format)
+  report = Report(kind, length, dropped_duplicates=drop_duplicates)
+  work = _Work(rows, tokenizer, kind, length, template, turns, report)
+  seen, made = set(), []
+  for start in _progress(range(0, len(rows), _CHUNK), progress):
+    stop = min(start + _CHUNK, len(rows))
+    for example in work.examples(range(start, stop), on_bad_row):
+      key = _digest(example)
+      if key in seen:
+        report.add('duplicates', rows.where(example.row))
+        if drop_duplicates:
+          continue
+      seen.add(key)
+      made.append(example)
+  report.examples = len(made)
+  report.tokens = sum(len(t) for e in made for t in e.tokens)
+  report.targets = sum(int(m[1:].sum()) for e in made for m in e.learned)
+  if not made:
+    raise ValueError(
+      f'no example of kind {kind!r} in {len(rows)} rows:\n{report.table()}'
+    )
+  return Examples(made, kind=kind, rows=rows, weights=rows.weights), report
+
+
+def _check(kind: str, length: int, turns: str, on_bad_row: str) -> None:
+  for name, value, allowed in (
+    ('kind', kind, KINDS),
+    ('turns', turns, ('all', 'last')),
+    ('on_bad_row', on_bad_row, ('skip', 'raise')),
+  ):
+    if value not in allowed:
+      raise ValueError(
+        f'{name} {value!r}: expected one of {", ".join(allowed)}'
+      )
+  if length < 2:
+    raise ValueError(f'length {length}: expected at least 2 tokens')
+
+
+@dataclasses.dataclass
+class _Work:
+  """What every chunk of rows needs; only the report changes."""
+
+  rows: Rows
+  tokenizer: object
+  kind: str
+  length: int
+  template: str
+  turns: str
+  report: Report
+
+  def __post_init__(self):
+    self.formats = [source.format for source in self.rows.sources]
+    self.control = control_tokens(self.tokenizer)
+    self.bos = adds_bos(self.tokenizer)
+    # Raw text alone needs no template, so a tokenizer without one will do.
+    self.made_template = None
+
+  def examples(self, indices: range, on_bad_row: str) -> list[Example]:
+    """The examples of some rows, tokenised in one call."""
+    drafts: list[tuple[int, Draft]] = []
+    for i in indices:
+      self.report.rows += 1
+      try:
+        drafts += [(i, draft) for draft in self.drafts(i)]
+      except RowError as error:
+        self.bad('malformed', error.at(self.rows.where(i)), on_bad_row)
+      except TemplateRefused as error:
+        raise TemplateRefused(f'{self.rows.where(i)}: {error}') from error
+    texts = [draft for _, draft in drafts]
+    made = tokenise(self.tokenizer, texts, bos=self.bos) if texts else []
+    return [
+      example
+      for (i, draft), (tokens, learned) in zip(drafts, made)
+      for example in self.fitted(i, draft, tokens, learned, on_bad_row)
+    ]
+
+  def drafts(self, i: int) -> list[Draft]:
+    row, source = self.rows[i], self.rows.source(i)
+    if isinstance(row, RowError):
+      raise row
+    if not isinstance(row, dict):
+      raise RowError(field='(row)', found=row, expected='an object')
+    if self.formats[source] is None:
+      name = self.rows.sources[source].name
+      self.formats[source] = formats.detect(row, name)
+    format = self.formats[source]
+    if self.kind == 'prompts' and format in ('messages', 'alpaca'):
+      format = 'prompts'  # Which reads them without a response, too.
+    canon = formats.canonical(row, format)
+    canon, spelled = neutralise(canon, self.control)
+    if spelled:
+      self.report.add('neutralised', self.rows.where(i))
+    if 'text' not in canon and self.made_template is None:
+      self.made_template = make_template(self.tokenizer, self.template)
+    return make_drafts(canon, self.kind, self.made_template, turns=self.turns)
+
+  def fitted(self, i, draft, tokens, learned, on_bad_row) -> list[Example]:
+    """One draft's examples, none longer than the length."""
+    where, longest = self.rows.where(i), max(map(len, tokens))
+    labels = draft.labels | {'row': i, 'source': self.rows.source(i)}
+    if self.kind == 'prompts' and longest > self.length:
+      error = self.error(where, longest, 'prompt', f'at most {self.length}')
+      return self.bad('too_long', error, on_bad_row)
+    if self.kind == 'prompts':
+      return [Example(tokens, learned, **labels)]
+    if draft.raw and longest > self.length:
+      self.report.add('divided', where)
+      pieces = windows(tokens[0], learned[0], self.length)
+      return [Example((t,), (m,), **labels) for t, m in pieces]
+    kept = tuple(m[: self.length] for m in learned)
+    if not all(m[1:].any() for m in kept):
+      expected = f'a response that starts within {self.length} tokens'
+      error = self.error(where, longest, 'response', expected)
+      return self.bad('no_target', error, on_bad_row)
+    if longest > self.length:
+      self.report.add('cut', where)
+    # A copy, so that what was cut off is not kept in memory.
+    cut = tuple(t[: self.length].copy() for t in tokens)
+    return [Example(cut, tuple(m.copy() for m in kept), **labels)]
+
+  def error(self, where, longest, field, expected) -> RowError:
+    found = f'nothing to learn from in {longest} tokens'
+    if field == 'prompt':
+      found = f'{longest} tokens'
+    return RowError(field=field, found=found, expected=expected, where=where)
+
+  def bad(self, what: str, error: RowError, on_bad_row: str) -> list:
+    """Counts a row that cannot be used, or stops there."""
+    if on_bad_row == 'raise':
+      raise error
+    self.report.add(what, str(error))
+    return []
+
+
+def _digest(example: Example) -> bytes:
+  hashed = hashlib.blake2b(digest_size=16)
+  for tokens in example.tokens:
+    hashed.update(len(tokens).to_bytes(8, 'little') + tokens.tobytes())
+  hashed.update(repr((example.ranks, example.desirable)).encode())
+  return hashed.digest()
+
+
+def _progress(chunks: range, show: bool | None):
+  from tqdm import tqdm
+
+  # With None, tqdm stays silent where no terminal shows it; short work ends
+  # before the delay.
+  return tqdm(
+    chunks,
+    desc='preparing data',
+    unit=f' x {_CHUNK} rows',
+    disable=None if show is None else not show,
+    delay=1.0 if show is None else 0.0,
+  )

@@ -1,0 +1,71 @@
+"""What became of every row, said before training starts."""
+
+import dataclasses
+
+NAMED = 5  # rows of each kind that the report names
+
+WHAT = {
+  'malformed': 'malformed rows, skipped',
+  'no_target': 'rows without a target, skipped',
+  'too_long': 'prompts longer than the length, skipped',
+  'duplicates': 'duplicate rows',
+  'cut': 'rows cut to the length',
+  'divided': 'documents divided into pieces of the length',
+  'neutralised': 'rows that spell control tokens, neutralised',
+}
+
+
+@dataclasses.dataclass
+class Report:
+  """Counts of rows, and the first few of each kind by file and number.
+
+  Attributes:
+    kind: kind of the examples.
+    length: longest they may be, in tokens.
+    rows: rows read.
+    examples: examples made of them.
+    tokens: tokens in those.
+    targets: tokens that are learned from.
+    counts: number of rows by what became of them, keys as in `WHAT`.
+    named: `file:row` of the first few of each, with the reason.
+    dropped_duplicates: whether duplicates were left out.
+  """
+
+  kind: str
+  length: int
+  rows: int = 0
+  examples: int = 0
+  tokens: int = 0
+  targets: int = 0
+  counts: dict[str, int] = dataclasses.field(
+    default_factory=lambda: dict.fromkeys(WHAT, 0)
+  )
+  named: dict[str, list[str]] = dataclasses.field(
+    default_factory=lambda: {what: [] for what in WHAT}
+  )
+  dropped_duplicates: bool = False
+
+  def add(self, what: str, where: str) -> None:
+    self.counts[what] += 1
+    if len(self.named[what]) < NAMED:
+      self.named[what].append(where)
+
+  def table(self) -> str:
+    """The report as text, one line a fact."""
+    lines = [
+      (self.rows, 'rows read'),
+      (self.examples, f'examples of kind {self.kind}'),
+      (self.tokens, f'tokens, at most {self.length} an example'),
+      (self.targets, 'tokens learned from'),
+    ]
+    for what, text in WHAT.items():
+      if n := self.counts[what]:
+        if what == 'duplicates':
+          text += ', dropped' if self.dropped_duplicates else ', kept'
+        lines.append((n, text))
+        lines += [('', f'  {where}') for where in self.named[what]]
+        if n > len(self.named[what]):
+          lines.append(('', f'  and {n - len(self.named[what])} more'))
+    width = max(len(f'{n:,}') for n, _ in lines if n != '')
+    show = lambda n: f'{n:>{width},}' if n != '' else ' ' * width
+    return '\n'.join(f'{show(n)}  {text}' for n, text in lines)

@@ -1,0 +1,248 @@
+"""Where rows come from: files, the hub, the synthetic world, mixtures."""
+
+import csv
+import gzip
+import json
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+
+from alignax.data import formats
+from alignax.data.rows import RowError, Rows, Source
+
+SUFFIXES = ('.jsonl', '.ndjson', '.json', '.parquet', '.csv', '.tsv', '.txt')
+_SLICE = re.compile(
+  r'^(?P<name>[\w.-]*)(\[(?P<a>(-?\d+%?)?):(?P<b>(-?\d+%?)?)\])?$'
+)
+
+
+def load_rows(
+  path: str | Sequence[Mapping],
+  *,
+  format: str | None = None,
+  split: str | None = None,
+  columns: Mapping[str, str] | None = None,
+) -> Rows:
+  """Reads the rows of a file, of a hub data set, or of a weighted mixture.
+
+  Args:
+    path: a jsonl, json, parquet, csv, tsv or txt file (also `.gz` of the text
+      ones); `synthetic:NAME?n=1000&seed=0` for a procedural world; otherwise
+      the name of a data set on the hub or a folder `datasets` can load. A list
+      of dicts of these arguments, each with a `weight`, is a mixture: batches
+      then draw from every source in proportion to its weight.
+    format: one of `formats.FORMATS`; detected from the keys when it is None
+      and they allow one reading only.
+    split: which rows, as `datasets` writes it: `'train'`, `'train[:90%]'`. A
+      file has one split, so `'[:-100]'` is enough there.
+    columns: new name of a field → its name in the file, for files in no
+      standard format: `dict(prompt='question', completion='answer')`.
+
+  Returns:
+    The rows. They know their file and number for error messages.
+
+  Raises:
+    FileNotFoundError, ValueError: with what was looked for and what to do.
+  """
+  if not isinstance(path, str | pathlib.Path):
+    return _mixture(path)
+  path = str(path)
+  name, rows, numbers = _read(path, split)
+  if not rows:
+    raise ValueError(
+      f'{path}: no rows'
+      + (f' in split {split!r}' if split else '')
+      + '; give a file or a split that holds at least one'
+    )
+  if columns:
+    rows = [_rename(row, columns) for row in rows]
+  if format is None:
+    first = next((row for row in rows if isinstance(row, dict)), None)
+    format = formats.detect(first, name) if first is not None else None
+  formats.check_name(format)
+  return Rows([Source(name, rows, numbers, format=format)])
+
+
+def _mixture(parts: Sequence[Mapping]) -> Rows:
+  sources = []
+  for part in parts:
+    part = dict(part)
+    weight = part.pop('weight', None)
+    if weight is not None and not weight > 0:
+      raise ValueError(
+        f'mixture: weight {weight} of {part.get("path")!r}; expected a '
+        'number above 0 (leave out a source that should not be drawn)'
+      )
+    source = load_rows(**part).sources[0]
+    sources.append(
+      Source(source.name, source.rows, source.numbers, source.format, weight)
+    )
+  if not sources:
+    raise ValueError('mixture: no sources; expected at least one')
+  if len({source.weight is None for source in sources}) > 1:
+    raise ValueError(
+      'mixture: some sources have a weight and some have none; '
+      'give one to each, or to none to join them as they are'
+    )
+  return Rows(sources)
+
+
+def _rename(row, columns: Mapping[str, str]):
+  if not isinstance(row, dict):
+    return row
+  renamed = {old: new for new, old in columns.items()}
+  return {renamed.get(key, key): value for key, value in row.items()}
+
+
+def _read(path: str, split: str | None):
+  """Name, rows and row numbers of one path."""
+  if path.startswith('synthetic:'):
+    rows = _synthetic(path)
+    return (path.split('?')[0], *_cut(rows, range(1, len(rows) + 1), split))
+  file = pathlib.Path(path)
+  suffixes = [s for s in file.suffixes if s != '.gz']
+  suffix = suffixes[-1] if suffixes else ''
+  if file.is_file():
+    if suffix not in SUFFIXES:
+      raise ValueError(
+        f'{path}: unknown kind of file {suffix!r}; expected one of '
+        + ', '.join(SUFFIXES)
+      )
+    rows, numbers = _read_file(file, suffix)
+    return (file.name, *_cut(rows, numbers, split))
+  if suffix in SUFFIXES:
+    raise FileNotFoundError(
+      f'{path}: no such file (working directory {pathlib.Path.cwd()})'
+    )
+  rows = _read_hub(path, split)
+  return path, rows, range(1, len(rows) + 1)
+
+
+def _read_file(file: pathlib.Path, suffix: str):
+  if suffix == '.parquet':
+    import pyarrow.parquet
+
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+    return rows, range(1, len(rows) + 1)
+  opener = gzip.open if file.suffix == '.gz' else open
+  with opener(file, 'rt', encoding='utf-8', newline='') as lines:
+    if suffix in ('.jsonl', '.ndjson'):
+      return _read_jsonl(lines, file.name)
+    if suffix in ('.csv', '.tsv'):
+      return _read_csv(lines, '\t' if suffix == '.tsv' else ',')
+    if suffix == '.txt':
+      return _read_text(lines.read())
+    return _read_json(lines.read(), file)
+
+
+def _read_jsonl(lines, name: str):
+  rows, numbers = [], []
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    numbers.append(number)
+    try:
+      row = json.loads(line)
+    except json.JSONDecodeError as e:
+      row = RowError(
+        field='(line)',
+        found=f'text that is not JSON ({e})',
+        expected='one JSON object a line',
+        where=f'{name}:{number}',
+      )
+    rows.append(row)
+  return rows, numbers
+
+
+def _read_json(text: str, file: pathlib.Path):
+  try:
+    rows = json.loads(text)
+  except json.JSONDecodeError as e:
+    raise ValueError(
+      f'{file}: not JSON ({e}); expected a list of objects '
+      '(name a file with one object a line .jsonl)'
+    ) from e
+  if isinstance(rows, dict):
+    lists = [v for v in rows.values() if isinstance(v, list)]
+    rows = lists[0] if len(lists) == 1 else [rows]
+  if not isinstance(rows, list):
+    raise ValueError(
+      f'{file}: found {type(rows).__name__}, expected a list of objects'
+    )
+  return rows, range(1, len(rows) + 1)
+
+
+def _read_csv(lines, delimiter: str):
+  csv.field_size_limit(1 << 30)
+  rows = list(csv.DictReader(lines, delimiter=delimiter))
+  rows = [{k: _unquote(v) for k, v in row.items() if k} for row in rows]
+  return rows, range(1, len(rows) + 1)
+
+
+def _unquote(value: str):
+  """Lists and objects sit in a csv cell as JSON."""
+  if value and value[0] + value[-1] in ('[]', '{}'):
+    try:
+      return json.loads(value)
+    except json.JSONDecodeError:
+      return value
+  return value
+
+
+def _read_text(text: str):
+  """A text file is one document; blank lines do not divide it."""
+  return ([{'text': text}] if text.strip() else []), range(1, 2)
+
+
+def _read_hub(path: str, split: str | None):
+  import datasets
+
+  try:
+    rows = datasets.load_dataset(path, split=split or 'train')
+  except Exception as e:
+    raise ValueError(
+      f'{path!r}: no such file, and `datasets` cannot load it from the hub '
+      f'or its cache ({type(e).__name__}: {e}). Give the path of a file '
+      f'({", ".join(SUFFIXES)}), synthetic:NAME, or a data set on the hub.'
+    ) from e
+  return rows.to_list()
+
+
+def _synthetic(path: str) -> list[dict]:
+  from alignax.data import synthetic
+
+  name, _, query = path.removeprefix('synthetic:').partition('?')
+  kw = {k: _number(v) for k, v in urllib.parse.parse_qsl(query)}
+  return list(synthetic.rows(name, **kw))
+
+
+def _number(text: str):
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      pass
+  return {'true': True, 'false': False}.get(text.lower(), text)
+
+
+def _cut(rows, numbers, split: str | None):
+  """Rows of a split such as `train[:90%]`; a file has one, named train."""
+  if not split:
+    return rows, numbers
+  found = _SLICE.match(split)
+  if not found or found['name'] not in ('', 'train'):
+    raise ValueError(
+      f'split {split!r}: a file has no split of that name; expected '
+      "'train' or a slice of it such as 'train[:90%]' or '[-100:]'"
+    )
+  a, b = (_bound(found[g], len(rows)) for g in 'ab')
+  return rows[a:b], numbers[a:b]
+
+
+def _bound(text: str | None, n: int) -> int | None:
+  if not text:
+    return None
+  if text.endswith('%'):
+    return round(int(text[:-1]) * n / 100)
+  return int(text)

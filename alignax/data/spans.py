@@ -1,0 +1,130 @@
+"""Which characters of a rendered conversation the model has to write.
+
+The loss falls on what the model itself produces when it is asked: an assistant
+turn with the token that ends it. Headers (`<|im_start|>assistant`) are written
+for it, and so is what stands between turns.
+"""
+
+from alignax.data.templates import Template
+
+WAYS_OUT = (
+  "Ways out: template='chatml' or 'alpaca' or Jinja text of your own; mark the "
+  'assistant turns of the template with {% generation %}; or '
+  "turns='last', which learns the last turn of every conversation only."
+)
+
+
+class TemplateRefused(ValueError):
+  """A template from whose text the assistant turns cannot be told."""
+
+
+def assistant_spans(
+  template: Template,
+  messages: list[dict],
+  tools: list[dict] | None = None,
+  *,
+  first: int = 0,
+) -> tuple[str, list[tuple[int, int]]]:
+  """Renders a conversation and finds its assistant turns.
+
+  With t(m) the text of messages m, and h(m) the same made ready for the model
+  to speak, turn i is what t(messages[:i+1]) has after h(messages[:i]). This
+  holds only if both begin t(messages), which is checked: a template that
+  rewrites earlier turns would put the loss on text that no model is asked for.
+  A template with `{% generation %}` says itself what is generated.
+
+  Args:
+    template: the template.
+    messages: the conversation.
+    tools: its tools.
+    first: only turns from this message on are learned.
+
+  Returns:
+    The text and the spans (start, end) in it, each with its end token and
+    without the white space that the template puts after that.
+
+  Raises:
+    TemplateRefused: the turns cannot be told, with the reason and ways out.
+    RowError: the template itself refuses these messages.
+  """
+  turns = [
+    i
+    for i, message in enumerate(messages)
+    if message['role'] == 'assistant' and i >= first
+  ]
+  if marked := template.render_spans(messages, tools):
+    return _marked(template, messages, *marked, first=first)
+  text = template.render(messages, tools)
+  return text, [_turn(template, messages, tools, text, i) for i in turns]
+
+
+def _turn(template, messages, tools, text: str, i: int) -> tuple[int, int]:
+  head = template.render(messages[:i], tools, prompt=True)
+  if not text.startswith(head):
+    raise TemplateRefused(_why(template, messages, text, head, i, 'start'))
+  whole = template.render(messages[: i + 1], tools)
+  if not text.startswith(whole):
+    raise TemplateRefused(_why(template, messages, text, whole, i, 'end'))
+  if len(whole) <= len(head):
+    raise TemplateRefused(
+      f'{template.name} writes nothing for turn {i} (assistant). {WAYS_OUT}'
+    )
+  return len(head), _without_space(template, text, len(head), len(whole))
+
+
+def _without_space(template, text: str, start: int, end: int) -> int:
+  """End of a turn, before the white space that follows its end token.
+
+  Where no token ends the turn, white space may be what does: it stays.
+  """
+  stripped = text[start:end].rstrip()
+  tokens = template.tokenizer.get_added_vocab()
+  if any(stripped.endswith(token) for token in tokens):
+    return start + len(stripped)
+  return end
+
+
+def _marked(template, messages, text, spans, *, first):
+  """Spans of `{% generation %}`, extended over the end token if it is outside.
+
+  Nothing but white space can stand between the end token of the last turn and
+  the end of the text, which tells which token that is.
+  """
+  turns = [i for i, m in enumerate(messages) if m['role'] == 'assistant']
+  if len(spans) != len(turns):
+    raise TemplateRefused(
+      f'{template.name} marks {len(spans)} assistant turns with '
+      f'{{% generation %}} where the conversation has {len(turns)}: it leaves '
+      f'turns out, or splits them. {WAYS_OUT}'
+    )
+  if turns and messages[-1]['role'] == 'assistant':
+    ending = text[spans[-1][1] :].strip()
+    if ending in template.tokenizer.get_added_vocab():
+      spans = [
+        (start, end + len(ending) * text.startswith(ending, end))
+        for start, end in spans
+      ]
+  return text, [
+    (start, _without_space(template, text, start, end))
+    for i, (start, end) in zip(turns, spans)
+    if i >= first
+  ]
+
+
+def _why(template, messages, text, prefix, i, edge) -> str:
+  n = next(
+    (n for n, (a, b) in enumerate(zip(text, prefix)) if a != b),
+    min(len(text), len(prefix)),
+  )
+  if edge == 'start':
+    what = 'the text before it when the model is asked for it'
+  else:
+    what = 'the text up to its end when no turn follows'
+  return (
+    f'{template.name} cannot be trained on: the {edge} of turn {i} '
+    f'(assistant) of {len(messages)} is not in the rendered conversation. '
+    f'There is {text[max(0, n - 20) : n + 40]!r}, but {what} has '
+    f'{prefix[max(0, n - 20) : n + 40]!r} there: the template rewrites turns '
+    f'by what comes after them (dropped thinking, trimmed space), so a loss on '
+    f'this text would teach answers to prompts nobody gives. {WAYS_OUT}'
+  )
