@@ -1,0 +1,200 @@
+"""Checkpoints: the only file that knows Orbax.
+
+A checkpoint of a run holds the trained parameters role by role, and apart from
+them what only the same run can use (optimiser, counters). So another run reads
+one role without knowing the optimiser, on any mesh.
+"""
+
+import errno
+import pathlib
+import re
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from alignax.train import TrainState
+
+ROLE = 'params_'  # Prefix of the items that hold a role's parameters.
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint could not be written or read; the message says which."""
+
+
+class Checkpointer:
+  """Saves and restores a `TrainState`, in the background, keeping the best.
+
+  A save becomes visible by a rename when it is whole: a process killed in the
+  middle of one leaves the previous checkpoint as the latest.
+  """
+
+  def __init__(
+    self, directory, *, keep: int = 2, keep_best: int = 0, best_metric: str = ''
+  ):
+    """Opens or makes a directory of checkpoints.
+
+    Args:
+      directory: where; made if it does not exist.
+      keep: how many of the latest are kept.
+      keep_best: how many of those with the largest `best_metric` are kept too.
+      best_metric: name of a metric given to `save`; a leading '-' makes the
+        smallest the best.
+    """
+    self.directory = pathlib.Path(directory).absolute()
+    policies = ocp.training.preservation_policies
+    keeps = [policies.LatestN(keep)]
+    if keep_best:
+      sign = -1.0 if best_metric.startswith('-') else 1.0
+      name = best_metric.lstrip('-')
+      keeps.append(
+        policies.BestN(
+          get_metric_fn=lambda metrics: sign * metrics[name],
+          n=keep_best,
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    self._orbax = ocp.training.Checkpointer(
+      self.directory,
+      preservation_policy=policies.AnyPreservationPolicy(keeps),
+      cleanup_tmp_directories=True,
+    )
+
+  @property
+  def latest(self) -> int | None:
+    """Step of the newest whole checkpoint, or None."""
+    return None if self._orbax.latest is None else self._orbax.latest.step
+
+  def save(self, step: int, state: TrainState, metrics: dict | None = None):
+    """Starts to save; training goes on while the files are written."""
+    rest = {
+      k: getattr(state, k)
+      for k in ('step', 'opt_state', 'ema', 'extra', 'skipped', 'skipped_total')
+    }
+    items = {f'{ROLE}{role}': tree for role, tree in state.params.items()}
+    items['rest'] = jax.tree.map(lambda x: x, _drop_empty(rest))
+    with self._explained(f'save of step {step}'):
+      # Waits for the save before this one, and raises what went wrong in it.
+      self._orbax.save_checkpointables_async(
+        step, items, force=True, metrics=metrics
+      )
+
+  def restore(self, state: Any, step: int | None = None) -> TrainState:
+    """The state at `step`, or the latest.
+
+    Args:
+      state: what it looks like; arrays or `ShapeDtypeStruct`s, whose shardings
+        say where it is to live: not necessarily where it lived when saved.
+      step: of the checkpoint.
+    """
+    rest = {
+      k: getattr(state, k)
+      for k in ('step', 'opt_state', 'ema', 'extra', 'skipped', 'skipped_total')
+    }
+    items = {f'{ROLE}{role}': tree for role, tree in state.params.items()}
+    items['rest'] = _drop_empty(rest)
+    with self._explained('restore'):
+      loaded = self._orbax.load_checkpointables(step, items)
+    params = {role: loaded[f'{ROLE}{role}'] for role in state.params}
+    return state.replace(params=params, **(rest | loaded['rest']))
+
+  def wait(self):
+    """Blocks until everything is on disk."""
+    with self._explained('save'):
+      self._orbax.wait()
+
+  def close(self):
+    with self._explained('save'):
+      self._orbax.close()
+
+  def _explained(self, what: str):
+    return _Explained(f'{what} in {self.directory}')
+
+
+class _Explained:
+  """Turns errors of the file system into one that says what is still good."""
+
+  def __init__(self, what: str):
+    self.what = what
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    if error is None or not isinstance(error, Exception):
+      return
+    text = str(error)
+    full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+    if full or re.search('no space left|RESOURCE_EXHAUSTED|quota', text, re.I):
+      raise CheckpointError(
+        f'The disk is full: {self.what} failed. Earlier checkpoints are '
+        'untouched; free some space, or lower checkpoint.keep, and run the '
+        'same command again.'
+      ) from error
+    raise CheckpointError(f'Failed: {self.what}: {text}') from error
+
+
+def roles(directory) -> tuple[str, ...]:
+  """Names of the roles in a run's newest checkpoint."""
+  path = _latest_path(directory)
+  names = [p.name for p in path.iterdir() if p.name.startswith(ROLE)]
+  return tuple(sorted(name.removeprefix(ROLE) for name in names))
+
+
+def load_role(directory, role: str, abstract: Any = None) -> Any:
+  """The parameters of a role in a run's newest checkpoint.
+
+  Args:
+    directory: the run's `checkpoints` folder.
+    role: 'policy', 'reward', ...
+    abstract: what they look like, or None for what was saved, unsharded.
+  """
+  path = _latest_path(directory)
+  if not (path / f'{ROLE}{role}').exists():
+    raise CheckpointError(
+      f'{path} has no role {role!r}; it has {", ".join(roles(directory))}.'
+    )
+  return load_item(path, f'{ROLE}{role}', abstract)
+
+
+def load_item(path, name: str, abstract: Any = None) -> Any:
+  """One named item of one checkpoint."""
+  with _Explained(f'read of {name} in {path}'):
+    if abstract is None:
+      metadata = ocp.checkpointables_metadata(path).metadata[name]
+      abstract = on_one_device(metadata)
+    return ocp.load_checkpointables(path, {name: abstract})[name]
+
+
+def save_tree(path, tree: Any):
+  """Writes one pytree of arrays to a folder, replacing what is there."""
+  with _Explained(f'save of {path}'):
+    ocp.save(pathlib.Path(path).absolute(), tree, overwrite=True)
+
+
+def load_tree(path, abstract: Any = None) -> Any:
+  """Reads what `save_tree` wrote, where `abstract` says, or on one device."""
+  path = pathlib.Path(path).absolute()
+  if not path.is_dir():
+    raise CheckpointError(f'There is no saved tree at {path}.')
+  return load_item(path, 'state', abstract)
+
+
+def on_one_device(tree: Any) -> Any:
+  """Shapes of a tree, to live on the first device whatever it lived on."""
+  where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree
+  )
+
+
+def _drop_empty(tree: dict) -> dict:
+  return {k: v for k, v in tree.items() if jax.tree.leaves(v)}
+
+
+def _latest_path(directory) -> pathlib.Path:
+  directory = pathlib.Path(directory).absolute()
+  steps = [p for p in directory.glob('*') if p.name.isdigit()]
+  if not steps:
+    raise CheckpointError(f'{directory} holds no checkpoint.')
+  return max(steps, key=lambda p: int(p.name))
