@@ -283,7 +283,8 @@ def _make_context(config, segments, positions, cache) -> Context:
 def _select_rope(ropes, is_local):
   if len(ropes) == 1:
     return ropes[0]
-  return jax.tree.map(lambda g, l: jnp.where(is_local, l, g), *ropes)
+  choose = lambda whole, local: jnp.where(is_local, local, whole)
+  return jax.tree.map(choose, *ropes)
 
 
 def _write(cache: Array, new: Array, layer: Array, slot: Array) -> Array:
