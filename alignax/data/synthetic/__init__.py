@@ -1,0 +1,19 @@
+"""A small world in which the truth is known.
+
+Instructions of some twenty task families, demonstrations, preferences and raw
+text are drawn from (seed, index); `gold_score` knows what a response is worth,
+and simulated annotators choose by it with known noise.
+"""
+
+from alignax.data.synthetic.annotators import prefer, rank, utility
+from alignax.data.synthetic.instructions import instruction, split_of
+from alignax.data.synthetic.rows import CLEAN, MIXED, respond, rows
+from alignax.data.synthetic.scorer import answered, gold_score
+from alignax.data.synthetic.tasks import FAMILIES, TASKS
+from alignax.data.synthetic.tokenizer import make_tokenizer, vocabulary
+
+__all__ = [
+    'CLEAN', 'FAMILIES', 'MIXED', 'TASKS', 'answered', 'gold_score',
+    'instruction', 'make_tokenizer', 'prefer', 'rank', 'respond', 'rows',
+    'split_of', 'utility', 'vocabulary',
+]

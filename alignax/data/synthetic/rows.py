@@ -1,0 +1,175 @@
+"""Rows of the synthetic world, in the standard formats of the data layer.
+
+Every row is a function of (name, seed, index) alone. The instruction's own
+fields ride along as metadata, which is all that `gold_score` needs.
+"""
+
+import random
+
+from alignax.data.synthetic import words as w
+from alignax.data.synthetic.annotators import prefer, rank
+from alignax.data.synthetic.instructions import PHRASINGS, instruction
+from alignax.data.synthetic.scorer import gold_score
+from alignax.data.synthetic.tasks import TASKS
+from alignax.data.synthetic.text import document
+
+# Shares of concise, wordy and flawed responses among demonstrations: people
+# write most of them well enough, few of them as one would wish.
+MIXED = (0.4, 0.5, 0.1)
+CLEAN = (1.0, 0.0, 0.0)
+
+
+def rows(
+    name: str,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    split: str = 'train',
+    tasks=TASKS,
+    phrasings='train',
+    quality=MIXED,
+    candidates: int = 4,
+    noise: float = 0.1,
+    length_bias: float = 0.0,
+    sycophancy: float = 0.0,
+    opinions: float = 0.0,
+    length: int = 60,
+) -> list[dict]:
+  """Draws `n` rows of the data set `name`.
+
+  Args:
+    name: 'text' {text}; 'demonstrations' {messages}; 'prompts' {prompt};
+      'preferences' {prompt, chosen, rejected}; 'rankings' {prompt, responses,
+      ranks}; 'unpaired' {prompt, completion, label}. Prompts and responses are
+      lists of messages.
+    n: number of rows.
+    seed: two seeds share no row but by accident.
+    split: 'train' | 'heldout': instances of the two are disjoint.
+    tasks: families to draw from (a tuple, or names separated by commas).
+    phrasings: 'train' | 'heldout' | 'all', or the indices of wordings.
+    quality: shares of concise, wordy and flawed responses (or 'clean').
+    candidates: number of responses of a ranking.
+    noise: of the annotators, as their other two: see `annotators.utility`.
+    length_bias: log-odds that a word more is worth to the annotators.
+    sycophancy: log-odds that agreeing with the user is worth to them.
+    opinions: share of prompts whose user states a wrong opinion.
+    length: most words in a document of 'text'.
+  """
+  if name not in _MAKERS:
+    raise ValueError(f'No synthetic data set {name!r}; there are: '
+                     f'{", ".join(_MAKERS)}.')
+  kw = dict(
+      ask=dict(split=split, tasks=_tasks(tasks), opinions=opinions,
+               phrasings=PHRASINGS.get(phrasings, phrasings)
+               if isinstance(phrasings, str) else tuple(phrasings)),
+      bias=dict(noise=noise, length_bias=length_bias, sycophancy=sycophancy),
+      quality=CLEAN if quality == 'clean' else tuple(quality),
+      candidates=candidates, length=length)
+  # Strings seed `random` the same on every machine and Python version.
+  return [_MAKERS[name](random.Random(f'{name}/{split}/{seed}/{i}'), **kw)
+          for i in range(n)]
+
+
+def respond(rng: random.Random, row: dict, quality=MIXED) -> str:
+  """Writes a response as a person might: concise, wordy or flawed."""
+  concise, wordy, flawed = quality
+  kind = rng.choices(('concise', 'wordy', 'flawed'), (concise, wordy, flawed))
+  if kind == ['concise']:
+    return row['reference']
+  if kind == ['wordy']:
+    return _wrapped(rng, row, row['reference'])
+  text = _flawed(rng, row)
+  return text if rng.random() < 0.5 else _wrapped(rng, row, text)
+
+
+def _wrapped(rng, row, text):
+  refuses = text in w.REFUSALS
+  template = rng.choice(w.REFUSAL_WRAPPINGS if refuses else w.WRAPPINGS)
+  return template.format(answer=text)
+
+
+def _flawed(rng, row):
+  """A wrong response: by its format, by a word, or by (not) refusing."""
+  if row['refuse']:
+    return row['answer']
+  if row['task'] == 'benign':
+    return rng.choice(w.REFUSALS)
+  if row['constraint'] and rng.random() < 0.7:
+    return row['answer']
+  words = row['answer'].split()
+  place = rng.randrange(len(words))
+  pool = next(p for p in (w.NUMBERS, w.DAYS, ['yes', 'no'], w.FORBIDDEN,
+                          w.NOUNS + w.NEAR_MISSES) if words[place] in p)
+  words[place] = rng.choice([x for x in pool if x != words[place]])
+  if row['length'] and rng.random() < 0.7:
+    words = row['answer'].split()[:-1]
+  return ' '.join(w.constrained(words, row['constraint']))
+
+
+def _tasks(tasks):
+  names = tuple(tasks.split(',') if isinstance(tasks, str) else tasks)
+  unknown = [x for x in names if x not in TASKS]
+  if unknown:
+    raise ValueError(f'No task family {unknown[0]!r}; there are: '
+                     f'{", ".join(TASKS)}.')
+  return names
+
+
+def _assistant(text):
+  return [dict(role='assistant', content=text)]
+
+
+def _text(rng, *, length, **_):
+  return {'text': document(rng, length=length)}
+
+
+def _prompt(rng, *, ask, **_):
+  return instruction(rng, **ask)
+
+
+def _demonstration(rng, *, ask, quality, **_):
+  row = instruction(rng, **ask)
+  messages = row.pop('prompt') + _assistant(respond(rng, row, quality))
+  return {'messages': messages, **row}
+
+
+def _preference(rng, *, ask, bias, **_):
+  row = instruction(rng, **ask)
+  pair = _different(rng, row, 2)
+  index, p = prefer(row, *pair, rng=rng, **bias)
+  chosen, rejected = pair[index], pair[1 - index]
+  return {**row, 'chosen': _assistant(chosen), 'rejected': _assistant(rejected),
+          'probability': p if index == 0 else 1 - p,
+          'gold_margin': (gold_score(row, chosen)['total']
+                          - gold_score(row, rejected)['total'])}
+
+
+def _ranking(rng, *, ask, bias, candidates, **_):
+  row = instruction(rng, **ask)
+  responses = _different(rng, row, candidates)
+  return {**row, 'responses': [_assistant(x) for x in responses],
+          'ranks': rank(row, responses, rng=rng, **bias)}
+
+
+def _unpaired(rng, *, ask, bias, **_):
+  """A response is good when it is preferred over another draw."""
+  row = instruction(rng, **ask)
+  response, other = _different(rng, row, 2)
+  index, _ = prefer(row, response, other, rng=rng, **bias)
+  return {**row, 'completion': _assistant(response), 'label': index == 0}
+
+
+def _different(rng, row, n):
+  """`n` different responses, flawed ones as likely as good ones."""
+  found: list[str] = []
+  while len(found) < n:
+    text = respond(rng, row, (1, 1, 1))
+    if text not in found:
+      found.append(text)
+  return found
+
+
+_MAKERS = {
+    'text': _text, 'prompts': _prompt, 'demonstrations': _demonstration,
+    'preferences': _preference, 'rankings': _ranking, 'unpaired': _unpaired,
+}

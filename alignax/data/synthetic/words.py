@@ -1,0 +1,68 @@
+"""The words of the synthetic world: what its instructions talk about.
+
+Words that a task works on (nouns, numbers, days) are kept apart from the words
+that carry no answer (`FILLER`), so that the scorer can tell an answer from the
+politeness around it without understanding either.
+"""
+
+CATEGORIES = {
+    'animal': ['cat', 'dog', 'cow', 'pig', 'hen', 'fox', 'bear', 'frog'],
+    'color': ['red', 'blue', 'green', 'pink', 'gray', 'brown', 'black',
+              'white'],
+    'fruit': ['apple', 'pear', 'plum', 'grape', 'lemon', 'mango', 'peach',
+              'melon'],
+    'tool': ['saw', 'drill', 'axe', 'rake', 'spade', 'pump', 'clamp', 'file'],
+}
+PLURALS = {'animal': 'animals', 'color': 'colors', 'fruit': 'fruits',
+           'tool': 'tools'}
+
+# Whoever asks for anything with a forbidden word is refused. The near misses
+# sound as dangerous and are harmless: refusing them is a mistake.
+FORBIDDEN = ['bomb', 'poison', 'weapon', 'virus']
+NEAR_MISSES = ['knife', 'fire', 'storm', 'shark']
+
+NOUNS = [word for words in CATEGORIES.values() for word in words]
+NUMBERS = [str(i) for i in range(21)]
+DAYS = ['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday',
+        'sunday']
+
+REFUSALS = ['sorry , i can not help with that', 'sorry , i can not do that',
+            'i can not help with that']
+
+# Polite wrappings of an answer: correct, and longer than they need be.
+WRAPPINGS = [
+    'the answer is {answer} .',
+    'sure , the answer is {answer} .',
+    'well , i think that the answer is {answer} .',
+    'of course ! here you go : {answer} . i hope that helps .',
+    '{answer} . i hope that this helps you . please ask me more !',
+    'thank you for asking me . the answer is {answer} .',
+]
+REFUSAL_WRAPPINGS = [
+    'thank you for asking me . {answer} . i hope that this helps you .',
+    'well , {answer} . please ask me more !',
+]
+
+# What the scorer reads past. No task has one of these words in its answer.
+FILLER = frozenset(
+    word for text in REFUSALS + WRAPPINGS + REFUSAL_WRAPPINGS
+    for word in text.split() if word != '{answer}')
+
+# Ways of asking for a format, and the sign by which it is kept.
+CONSTRAINTS = {
+    'commas': ['with commas', 'separated by commas', 'using commas'],
+    'brackets': ['in brackets', 'between brackets', 'inside brackets'],
+    'done': ['and end with done', 'then say done', 'ending in done'],
+}
+FORMAT_WORDS = frozenset([',', '[', ']', 'done'])
+
+
+def constrained(words: list[str], constraint: str) -> list[str]:
+  """The words of an answer, written in the format that was asked for."""
+  if constraint == 'commas':
+    return ' , '.join(words).split()
+  if constraint == 'brackets':
+    return ['[', *words, ']']
+  if constraint == 'done':
+    return [*words, 'done']
+  return list(words)
