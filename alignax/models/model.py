@@ -14,7 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from alignax import logps
+from alignax import fused_head
 from alignax.models.config import Config
 from alignax.models.transformer import Cache, Transformer
 from alignax.types import Array, Batch, Params
@@ -72,16 +72,16 @@ class Model:
 
   def head_stats(
     self, params: Params, batch: Batch, *, noise: Array | None = None, **kw
-  ) -> logps.HeadStats:
-    """Statistics of the head at masked positions; see `logps.head_stats`."""
+  ) -> fused_head.HeadStats:
+    """Statistics of the head at masked positions; see `fused_head.head_stats`."""
     hidden = self.hidden(params, batch, noise=noise)
     return self.head_stats_of(params, hidden, batch, **kw)
 
   def head_stats_of(
     self, params: Params, hidden: Array, batch: Batch, **kw
-  ) -> logps.HeadStats:
+  ) -> fused_head.HeadStats:
     """As `head_stats`, from hidden states already computed."""
-    return logps.head_stats(
+    return fused_head.head_stats(
       hidden,
       head_weight(params),
       batch['targets'],

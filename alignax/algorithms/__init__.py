@@ -1,0 +1,19 @@
+"""Algorithms, one file each.
+
+Each names what it reads and trains, and makes its step:
+
+  DATA = 'pairs'            the kind of its batches, see `alignax.data`
+  TRAINED = ('policy',)     roles in `state.params`
+  FROZEN = ('ref',)         roles in `frozen`, read only
+  make_step(models, tx, *, ..., microbatches, ema_decay)
+      -> step(state, frozen, batch, key) -> (state, metrics)
+
+and, where a held-out set makes sense, what is measured on it:
+
+  make_eval(models, *, ..., microbatches)
+      -> evaluate(params, frozen, batch, key) -> metrics
+
+`models` maps roles to `alignax.models.Model`. Hyper-parameters are keyword
+arguments; a config only names them. A module of your own, anywhere on the path,
+is used by its dotted name: `config.algorithm = 'my_lab.my_algorithm'`.
+"""

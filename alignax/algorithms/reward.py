@@ -1,0 +1,63 @@
+"""Reward model: learn which of several responses people prefer.
+
+A batch holds pairs, [B, 2, T] with the preferred response first, or rankings
+of K responses, [B, K, T]. A row may hold several packed examples; then the
+document of every candidate has the same segment id.
+"""
+
+from alignax import losses, train, weights
+
+DATA = 'pairs'  # or 'rankings': `config.data.kind` says so.
+TRAINED = ('reward',)
+FROZEN = ()
+
+
+def make_step(models, tx, *, center=0.0, use_margins=False, **step_kw):
+  """Makes `step(state, frozen, batch, key) -> (state, metrics)`.
+
+  Args:
+    models: 'reward'.
+    tx: the optimiser.
+    center: weight of (r⁺ + r⁻)², which holds scores around zero.
+    use_margins: whether pairs carry how far apart their scores should be.
+    **step_kw: see `train.make_update`.
+  """
+  loss_fn = make_loss(models['reward'], center=center, use_margins=use_margins)
+  return train.make_train_step(loss_fn, tx, weigh=weigh, **step_kw)
+
+
+def make_eval(models, *, microbatches=1, **_):
+  """Makes `evaluate(params, frozen, batch, key)`: loss and accuracy."""
+  loss_fn = make_loss(models['reward'])
+  return train.make_eval(loss_fn, weigh=weigh, microbatches=microbatches)
+
+
+def make_loss(reward, *, center=0.0, use_margins=False):
+  """Makes the loss of every example, [B, S]."""
+
+  def loss_fn(params, frozen, batch, key):
+    del frozen, key
+    scores = reward.scores(params['reward'], with_candidates(batch))
+    if 'ranks' in batch:
+      # [B, K, S] -> [B, S, K]: the loss reads its candidates last.
+      scores = scores.swapaxes(1, 2)
+      return {'rank': losses.plackett_luce_loss(scores, batch['ranks'])}
+    loss = losses.bradley_terry_loss(
+      scores[:, 0],
+      scores[:, 1],
+      margin=batch['margins'] if use_margins else 0.0,
+      center=center,
+    )
+    return {'rank': loss}
+
+  return loss_fn
+
+
+def weigh(batch):
+  """Every pair or ranking alike."""
+  return {'rank': weights.per_example(batch['examples'])}
+
+
+def with_candidates(batch):
+  """Gives `examples` [B, S] the candidates' axis that the tokens have."""
+  return batch | {'examples': batch['examples'][:, None]}
