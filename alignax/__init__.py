@@ -16,6 +16,8 @@ from alignax.advantages import (
 from alignax.logps import (
   HeadStats,
   entropy,
+  fused_logps,
+  head_stats,
   logit_stats,
   sequence_lengths,
   sequence_logps,

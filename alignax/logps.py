@@ -1,22 +1,14 @@
 """Log-probs of given tokens, from logits or from hidden states."""
 
-from typing import NamedTuple
-
 import chex
 import jax
 import jax.numpy as jnp
 
+from alignax.fused_head import HeadStats as HeadStats
+from alignax.fused_head import fused_logps as fused_logps
+from alignax.fused_head import head_stats as head_stats
 from alignax.numerics import widened
 from alignax.types import Array
-
-
-class HeadStats(NamedTuple):
-  """What losses want to know of a softmax over the vocabulary. All [...]."""
-
-  logps: Array  # Log-prob of the target.
-  logz: Array  # Log of the normaliser.
-  mean_logps: Array | None  # Mean of all log-probs, for label smoothing.
-  entropy: Array | None
 
 
 def token_logps(logits: Array, targets: Array) -> Array:
