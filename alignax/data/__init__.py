@@ -1,13 +1,13 @@
 """Rows from anywhere to batches: load_rows → prepare → Batches."""
 
 from alignax.data.batches import Batches
-from alignax.data.examples import KINDS, Example, shift
+from alignax.data.examples import KINDS, Example, Examples, shift
 from alignax.data.packing import best_fit
-from alignax.data.prepare import Examples, prepare
+from alignax.data.prepare import prepare
 from alignax.data.report import Report
 from alignax.data.rows import RowError, Rows
 from alignax.data.sources import load_rows
-from alignax.data.spans import TemplateRefused
+from alignax.data.spans import TemplateRefused, stop_token
 from alignax.data.templates import make_template
 from alignax.data.tokenizer import load_tokenizer
 
@@ -26,4 +26,5 @@ __all__ = [
   'make_template',
   'prepare',
   'shift',
+  'stop_token',
 ]

@@ -149,7 +149,9 @@ def _order(bins, seed: int, shuffle: bool, repeat: bool, weights):
   """Row i of the whole run, by random access."""
   parts = []
   for source, part in enumerate(bins):
-    rows = grain.MapDataset.source(part).seed(seed + source)
+    # Sources shuffle apart, and not as a run of another seed does.
+    own = int(np.random.SeedSequence([seed, source]).generate_state(1)[0])
+    rows = grain.MapDataset.source(part).seed(own)
     rows = rows.shuffle() if shuffle else rows
     parts.append(rows.repeat() if repeat else rows)
   if weights is None:

@@ -7,9 +7,8 @@ keys a template may read (`name`, `reasoning_content`).
 
 import contextlib
 import json
-import re
 
-from alignax.data.rows import RowError
+from alignax.data.rows import RowError, shorten
 
 ROLES = ('system', 'developer', 'user', 'assistant', 'tool')
 _SPELLINGS = {
@@ -23,37 +22,12 @@ _SPELLINGS = {
   'ipython': 'tool',
   'function': 'tool',
 }
-_HH_TURN = re.compile(r'\n\n(Human|Assistant):[ ]?')
-
-
-def text_field(row: dict, field: str, *, empty: bool = False) -> str:
-  """A field that must be text."""
-  value = row.get(field)
-  if value is None and empty:
-    return ''
-  if not isinstance(value, str):
-    raise RowError(field=field, found=value, expected='text')
-  if not value.strip() and not empty:
-    raise RowError(field=field, found=value, expected='text that is not empty')
-  return value
-
-
-def chat(row: dict, field: str) -> list[dict]:
-  """A field that must be a list of messages, in either spelling."""
-  value = row.get(field)
-  if not isinstance(value, list) or not value:
-    raise RowError(
-      field=field,
-      found=value,
-      expected='a list of messages such as {"role": "user", "content": "..."}',
-    )
-  return [message(m, f'{field}[{i}]') for i, m in enumerate(value)]
 
 
 def message(value, field: str) -> dict:
   """One message, spelled `role`/`content` or `from`/`value`."""
   if not isinstance(value, dict):
-    raise RowError(field=field, found=value, expected='an object')
+    raise RowError(field=field, found=shorten(value), expected='an object')
   role = value.get('role', value.get('from'))
   content = value.get('content', value.get('value'))
   extra = {
@@ -68,7 +42,7 @@ def message(value, field: str) -> dict:
   if role not in ROLES:
     raise RowError(
       field=f'{field}.role',
-      found=role,
+      found=shorten(role),
       expected='one of ' + ', '.join((*ROLES, *_SPELLINGS)),
     )
   calls = extra.pop('tool_calls', None)
@@ -85,18 +59,20 @@ def _content(content, field: str, *, role: str, optional: bool) -> str:
       if not isinstance(part, dict) or not isinstance(part.get('text'), str):
         raise RowError(
           field=f'{field}.content',
-          found=part,
+          found=shorten(part),
           expected='text parts only (alignax trains on text)',
         )
     content = ''.join(part['text'] for part in content)
   if content is None and optional:
     return ''
   if not isinstance(content, str):
-    raise RowError(field=f'{field}.content', found=content, expected='text')
+    raise RowError(
+      field=f'{field}.content', found=shorten(content), expected='text'
+    )
   if role == 'assistant' and not content.strip() and not optional:
     raise RowError(
       field=f'{field}.content',
-      found=content,
+      found=shorten(content),
       expected='an assistant turn with text or tool calls',
     )
   return content
@@ -108,7 +84,9 @@ def _parsed_calls(value, field: str) -> list:
       value = json.loads(value)
     except json.JSONDecodeError as e:
       raise RowError(
-        field=field, found=value, expected=f'a function call as JSON ({e})'
+        field=field,
+        found=shorten(value),
+        expected=f'a function call as JSON ({e})',
       ) from e
   return value if isinstance(value, list) else [value]
 
@@ -125,7 +103,7 @@ def tool_call(call, field: str) -> dict:
   ):
     raise RowError(
       field=f'{field}.tool_calls',
-      found=call,
+      found=shorten(call),
       expected='{"name": ..., "arguments": {...}}',
     )
   arguments = function.get('arguments', {})
@@ -148,32 +126,12 @@ def tools(row: dict) -> list[dict] | None:
       value = json.loads(value)
     except json.JSONDecodeError as e:
       raise RowError(
-        field='tools', found=value, expected=f'a list as JSON ({e})'
+        field='tools', found=shorten(value), expected=f'a list as JSON ({e})'
       ) from e
   if not isinstance(value, list) or not all(isinstance(t, dict) for t in value):
-    raise RowError(field='tools', found=value, expected='a list of objects')
+    raise RowError(
+      field='tools', found=shorten(value), expected='a list of objects'
+    )
   return [
     t if 'function' in t else {'type': 'function', 'function': t} for t in value
   ] or None
-
-
-def transcript(row: dict, field: str) -> list[dict]:
-  r"""Messages of a '\n\nHuman: ... \n\nAssistant: ...' transcript."""
-  text = text_field(row, field)
-  before, *parts = _HH_TURN.split(text)
-  if before.strip() or not parts:
-    raise RowError(
-      field=field,
-      found=text,
-      expected=r"a transcript that starts with '\n\nHuman: '",
-    )
-  turns = []
-  for i, (name, content) in enumerate(zip(parts[::2], parts[1::2])):
-    role = 'user' if name == 'Human' else 'assistant'
-    value = {'role': role, 'content': content.strip()}
-    turns.append(message(value, f'{field}[{i}]'))
-  return turns
-
-
-def is_transcript(value) -> bool:
-  return isinstance(value, str) and value.startswith('\n\nHuman:')

@@ -1,22 +1,20 @@
 """Rows to examples, with a report of what became of every row."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from alignax.data import formats
-from alignax.data.examples import (
-  KINDS,
-  Draft,
-  Example,
-  make_drafts,
-  tokenise,
-  windows,
-)
+from alignax.data.drafts import Draft, make_drafts, tokenise
+from alignax.data.examples import KINDS, Example, Examples, windows
 from alignax.data.report import Report
-from alignax.data.rows import RowError, Rows
+from alignax.data.rows import RowError, Rows, shorten
 from alignax.data.spans import TemplateRefused
 from alignax.data.templates import (
+  Template,
   adds_bos,
   control_tokens,
   make_template,
@@ -24,38 +22,6 @@ from alignax.data.templates import (
 )
 
 _CHUNK = 256  # rows that are tokenised in one call
-
-
-class Examples(list):
-  """A list of `Example`, with what batches need to know about all of them.
-
-  Attributes:
-    kind: 'text', 'pairs', 'rankings', 'unpaired' or 'prompts'.
-    rows: the rows they come from; `rows[example.row]` is an example's own.
-    weights: weight of every source of a mixture, or None.
-  """
-
-  def __init__(self, examples=(), *, kind: str, rows=(), weights=None):
-    super().__init__(examples)
-    self.kind, self.rows, self.weights = kind, rows, weights
-
-  def like(self, examples) -> 'Examples':
-    """Other examples of the same rows."""
-    return Examples(
-      examples, kind=self.kind, rows=self.rows, weights=self.weights
-    )
-
-  def with_ref_logps(self, ref_logps) -> 'Examples':
-    """The same examples, with reference log-probs [len(self), candidates]."""
-    if len(ref_logps) != len(self):
-      raise ValueError(
-        f'ref_logps: found {len(ref_logps)} rows, expected one for each of '
-        f'{len(self)} examples'
-      )
-    return self.like(
-      dataclasses.replace(e, ref_logps=tuple(map(float, logps)))
-      for e, logps in zip(self, ref_logps)
-    )
 
 
 def prepare(
@@ -66,6 +32,7 @@ def prepare(
   length: int,
   format: str | None = None,
   template: str = '',
+  template_kw: Mapping | None = None,
   turns: str = 'all',
   on_bad_row: str = 'skip',
   drop_duplicates: bool = False,
@@ -85,6 +52,7 @@ def prepare(
     format: format of plain dicts; detected if None.
     template: '' for the tokenizer's own chat template, 'chatml', 'alpaca', or
       Jinja text.
+    template_kw: more that the template reads, as `enable_thinking=False`.
     turns: 'all' assistant turns of a conversation are learned, or the 'last'.
     on_bad_row: 'skip' counts and names malformed rows and rows without a
       target; 'raise' stops at the first.
@@ -102,7 +70,8 @@ def prepare(
   _check(kind, length, turns, on_bad_row)
   rows = Rows.of(rows, format=format)
   report = Report(kind, length, dropped_duplicates=drop_duplicates)
-  work = _Work(rows, tokenizer, kind, length, template, turns, report)
+  chat = functools.partial(make_template, tokenizer, template, template_kw)
+  work = _Work(rows, tokenizer, kind, length, chat, turns, report)
   seen, made = set(), []
   for start in _progress(range(0, len(rows), _CHUNK), progress):
     stop = min(start + _CHUNK, len(rows))
@@ -146,7 +115,7 @@ class _Work:
   tokenizer: object
   kind: str
   length: int
-  template: str
+  make_chat: Callable[[], Template]
   turns: str
   report: Report
 
@@ -154,8 +123,6 @@ class _Work:
     self.formats = [source.format for source in self.rows.sources]
     self.control = control_tokens(self.tokenizer)
     self.bos = adds_bos(self.tokenizer)
-    # Raw text alone needs no template, so a tokenizer without one will do.
-    self.made_template = None
 
   def examples(self, indices: range, on_bad_row: str) -> list[Example]:
     """The examples of some rows, tokenised in one call."""
@@ -172,8 +139,8 @@ class _Work:
     made = tokenise(self.tokenizer, texts, bos=self.bos) if texts else []
     return [
       example
-      for (i, draft), (tokens, learned) in zip(drafts, made)
-      for example in self.fitted(i, draft, tokens, learned, on_bad_row)
+      for (i, draft), encoded in zip(drafts, made)
+      for example in self.fitted(i, draft, *encoded, on_bad_row)
     ]
 
   def drafts(self, i: int) -> list[Draft]:
@@ -181,24 +148,32 @@ class _Work:
     if isinstance(row, RowError):
       raise row
     if not isinstance(row, dict):
-      raise RowError(field='(row)', found=row, expected='an object')
+      raise RowError(field='(row)', found=shorten(row), expected='an object')
     if self.formats[source] is None:
       name = self.rows.sources[source].name
       self.formats[source] = formats.detect(row, name)
     format = self.formats[source]
-    if self.kind == 'prompts' and format in ('messages', 'alpaca'):
-      format = 'prompts'  # Which reads them without a response, too.
+    if self.kind == 'prompts' and format in formats.WITH_PROMPT:
+      format = 'prompts'
     canon = formats.canonical(row, format)
     canon, spelled = neutralise(canon, self.control)
     if spelled:
       self.report.add('neutralised', self.rows.where(i))
-    if 'text' not in canon and self.made_template is None:
-      self.made_template = make_template(self.tokenizer, self.template)
-    return make_drafts(canon, self.kind, self.made_template, turns=self.turns)
+    # Raw text needs no template, so a tokenizer without one will do for it.
+    chat = None if 'text' in canon else self.chat
+    return make_drafts(canon, self.kind, chat, turns=self.turns)
 
-  def fitted(self, i, draft, tokens, learned, on_bad_row) -> list[Example]:
+  @functools.cached_property
+  def chat(self) -> Template:
+    return self.make_chat()
+
+  def fitted(
+    self, i, draft, tokens, learned, merged, on_bad_row
+  ) -> list[Example]:
     """One draft's examples, none longer than the length."""
     where, longest = self.rows.where(i), max(map(len, tokens))
+    if merged:
+      self.report.add('merged', where)
     labels = draft.labels | {'row': i, 'source': self.rows.source(i)}
     if self.kind == 'prompts' and longest > self.length:
       error = self.error(where, longest, 'prompt', f'at most {self.length}')
@@ -209,16 +184,22 @@ class _Work:
       self.report.add('divided', where)
       pieces = windows(tokens[0], learned[0], self.length)
       return [Example((t,), (m,), **labels) for t, m in pieces]
-    kept = tuple(m[: self.length] for m in learned)
-    if not all(m[1:].any() for m in kept):
-      expected = f'a response that starts within {self.length} tokens'
+    # Copies, so that what is cut off is not kept in memory.
+    learned = tuple(m[: self.length].copy() for m in learned)
+    tokens = tuple(t[: self.length].copy() for t in tokens)
+    if not all(m[1:].any() for m in learned):
+      expected = 'an assistant turn to learn'
+      if longest > self.length:
+        expected = f'a response that starts within {self.length} tokens'
+      error = self.error(where, longest, 'response', expected)
+      return self.bad('no_target', error, on_bad_row)
+    if len(tokens) == 2 and np.array_equal(*tokens):
+      expected = f'responses that differ within {self.length} tokens'
       error = self.error(where, longest, 'response', expected)
       return self.bad('no_target', error, on_bad_row)
     if longest > self.length:
       self.report.add('cut', where)
-    # A copy, so that what was cut off is not kept in memory.
-    cut = tuple(t[: self.length].copy() for t in tokens)
-    return [Example(cut, tuple(m.copy() for m in kept), **labels)]
+    return [Example(tokens, learned, **labels)]
 
   def error(self, where, longest, field, expected) -> RowError:
     found = f'nothing to learn from in {longest} tokens'
@@ -230,7 +211,7 @@ class _Work:
     """Counts a row that cannot be used, or stops there."""
     if on_bad_row == 'raise':
       raise error
-    self.report.add(what, str(error))
+    self.report.add(what, error.where, str(error))
     return []
 
 

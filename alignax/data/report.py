@@ -11,6 +11,7 @@ WHAT = {
   'duplicates': 'duplicate rows',
   'cut': 'rows cut to the length',
   'divided': 'documents divided into pieces of the length',
+  'merged': 'rows where a token spans the start of a response, not learned',
   'neutralised': 'rows that spell control tokens, neutralised',
 }
 
@@ -44,11 +45,16 @@ class Report:
     default_factory=lambda: {what: [] for what in WHAT}
   )
   dropped_duplicates: bool = False
+  _last: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
-  def add(self, what: str, where: str) -> None:
+  def add(self, what: str, where: str, why: str = '') -> None:
+    """Counts the row at a place, once however many examples it makes."""
+    if self._last.get(what) == where:
+      return
+    self._last[what] = where
     self.counts[what] += 1
     if len(self.named[what]) < NAMED:
-      self.named[what].append(where)
+      self.named[what].append(why or where)
 
   def table(self) -> str:
     """The report as text, one line a fact."""

@@ -11,23 +11,27 @@ from collections.abc import Iterable, Sequence
 
 
 class RowError(ValueError):
-  """One row that cannot be used: the field, what is there, what should be."""
+  """One row that cannot be used: the field, what is there, what should be.
 
-  def __init__(self, *, field: str, found, expected: str, where: str = ''):
+  Attributes:
+    field: name of the field, with the index of a message if it is in one.
+    found: what is there, in words; `shorten` says it of a value.
+    expected: what should be there, in words.
+    where: file and number of the row.
+  """
+
+  def __init__(self, *, field: str, found: str, expected: str, where: str = ''):
     self.field, self.found, self.expected = field, found, expected
     self.where = where
-    super().__init__(str(self))
-
-  def at(self, where: str) -> 'RowError':
-    return RowError(
-      field=self.field, found=self.found, expected=self.expected, where=where
+    where = f'{where}: ' if where else ''
+    super().__init__(
+      f'{where}field {field!r}: found {found}, expected {expected}'
     )
 
-  def __str__(self) -> str:
-    found = self.found if isinstance(self.found, str) else shorten(self.found)
-    where = f'{self.where}: ' if self.where else ''
-    return f'{where}field {self.field!r}: found {found}, expected ' + (
-      self.expected
+  def at(self, where: str) -> 'RowError':
+    """The same error of the row at another place."""
+    return RowError(
+      field=self.field, found=self.found, expected=self.expected, where=where
     )
 
 

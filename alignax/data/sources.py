@@ -98,7 +98,7 @@ def _rename(row, columns: Mapping[str, str]):
 def _read(path: str, split: str | None):
   """Name, rows and row numbers of one path."""
   if path.startswith('synthetic:'):
-    rows = _synthetic(path)
+    rows, split = _synthetic(path, split)
     return (path.split('?')[0], *_cut(rows, range(1, len(rows) + 1), split))
   file = pathlib.Path(path)
   suffixes = [s for s in file.suffixes if s != '.gz']
@@ -121,19 +121,37 @@ def _read(path: str, split: str | None):
 
 def _read_file(file: pathlib.Path, suffix: str):
   if suffix == '.parquet':
-    import pyarrow.parquet
-
-    rows = pyarrow.parquet.read_table(file).to_pylist()
-    return rows, range(1, len(rows) + 1)
+    return _read_parquet(file)
   opener = gzip.open if file.suffix == '.gz' else open
-  with opener(file, 'rt', encoding='utf-8', newline='') as lines:
-    if suffix in ('.jsonl', '.ndjson'):
-      return _read_jsonl(lines, file.name)
-    if suffix in ('.csv', '.tsv'):
-      return _read_csv(lines, '\t' if suffix == '.tsv' else ',')
-    if suffix == '.txt':
-      return _read_text(lines.read())
-    return _read_json(lines.read(), file)
+  try:
+    with opener(file, 'rt', encoding='utf-8', newline='') as lines:
+      return _read_lines(lines, file, suffix)
+  except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as e:
+    raise ValueError(
+      f'{file}: cannot be read as {suffix[1:]} in UTF-8: {e}'
+    ) from e
+
+
+def _read_lines(lines, file: pathlib.Path, suffix: str):
+  if suffix in ('.jsonl', '.ndjson'):
+    return _read_jsonl(lines, file.name)
+  if suffix in ('.csv', '.tsv'):
+    return _read_csv(lines, '\t' if suffix == '.tsv' else ',')
+  if suffix == '.txt':
+    return _read_text(lines.read())
+  return _read_json(lines.read(), file)
+
+
+def _read_parquet(file: pathlib.Path):
+  import pyarrow.parquet
+
+  try:
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+  except pyarrow.ArrowInvalid as e:
+    raise ValueError(
+      f'{file}: not a parquet file, or a damaged one: {e}'
+    ) from e
+  return rows, range(1, len(rows) + 1)
 
 
 def _read_jsonl(lines, name: str):
@@ -209,12 +227,16 @@ def _read_hub(path: str, split: str | None):
   return rows.to_list()
 
 
-def _synthetic(path: str) -> list[dict]:
+def _synthetic(path: str, split: str | None):
+  """Rows of a procedural world, whose splits have names, and the slice of
+  them that is still to be taken."""
   from alignax.data import synthetic
 
   name, _, query = path.removeprefix('synthetic:').partition('?')
   kw = {k: _number(v) for k, v in urllib.parse.parse_qsl(query)}
-  return list(synthetic.rows(name, **kw))
+  if split and (named := _SLICE.match(split)) and named['name']:
+    kw['split'], split = named['name'], split.removeprefix(named['name'])
+  return list(synthetic.rows(name, **kw)), split
 
 
 def _number(text: str):

@@ -5,6 +5,7 @@ turn with the token that ends it. Headers (`<|im_start|>assistant`) are written
 for it, and so is what stands between turns.
 """
 
+from alignax.data.rows import RowError
 from alignax.data.templates import Template
 
 WAYS_OUT = (
@@ -52,8 +53,15 @@ def assistant_spans(
     for i, message in enumerate(messages)
     if message['role'] == 'assistant' and i >= first
   ]
+  if messages[0]['role'] == 'assistant':
+    raise RowError(
+      field='messages[0].role',
+      found='an assistant turn, which answers nothing',
+      expected='a system or user turn first',
+    )
   if marked := template.render_spans(messages, tools):
-    return _marked(template, messages, *marked, first=first)
+    text, spans = marked
+    return text, _marked(template, messages, tools, text, spans, first)
   text = template.render(messages, tools)
   return text, [_turn(template, messages, tools, text, i) for i in turns]
 
@@ -84,11 +92,11 @@ def _without_space(template, text: str, start: int, end: int) -> int:
   return end
 
 
-def _marked(template, messages, text, spans, *, first):
+def _marked(template, messages, tools, text, spans, first):
   """Spans of `{% generation %}`, extended over the end token if it is outside.
 
-  Nothing but white space can stand between the end token of the last turn and
-  the end of the text, which tells which token that is.
+  Where a conversation ends with an assistant turn, nothing but its end token
+  and white space can follow the span, which tells which token that is.
   """
   turns = [i for i, m in enumerate(messages) if m['role'] == 'assistant']
   if len(spans) != len(turns):
@@ -97,18 +105,29 @@ def _marked(template, messages, text, spans, *, first):
       f'{{% generation %}} where the conversation has {len(turns)}: it leaves '
       f'turns out, or splits them. {WAYS_OUT}'
     )
-  if turns and messages[-1]['role'] == 'assistant':
-    ending = text[spans[-1][1] :].strip()
-    if ending in template.tokenizer.get_added_vocab():
-      spans = [
-        (start, end + len(ending) * text.startswith(ending, end))
-        for start, end in spans
-      ]
-  return text, [
+  if not turns:
+    return []
+  whole, ends = template.render_spans(messages[: turns[-1] + 1], tools)
+  ending = whole[ends[-1][1] :].strip()
+  if ending in template.tokenizer.get_added_vocab():
+    more = len(ending)
+    spans = [(a, b + more * text.startswith(ending, b)) for a, b in spans]
+  return [
     (start, _without_space(template, text, start, end))
     for i, (start, end) in zip(turns, spans)
     if i >= first
   ]
+
+
+def stop_token(template: Template) -> str | None:
+  """The token with which this template ends an assistant turn, if any."""
+  turn = {'role': 'assistant', 'content': 'b'}
+  messages = [{'role': 'user', 'content': 'a'}, turn]
+  text, spans = assistant_spans(template, messages)
+  ending = text[spans[-1][0] : spans[-1][1]].removesuffix('\n')
+  tokens = template.tokenizer.get_added_vocab()
+  found = [token for token in tokens if ending.endswith(token)]
+  return max(found, key=len, default=None)
 
 
 def _why(template, messages, text, prefix, i, edge) -> str:

@@ -8,6 +8,7 @@ character: it stays readable, cannot end a turn, and is counted in the report.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from alignax.data.rows import RowError
@@ -46,12 +47,14 @@ class Template:
     jinja: its text; None if the tokenizer's own is to be chosen by transformers
       (some have one for chats and one for tools).
     bos: text of the beginning token where the tokenizer puts one itself.
+    more: other variables that the template reads.
   """
 
   tokenizer: Any
   name: str
   jinja: str | None
   bos: str
+  more: Mapping = dataclasses.field(default_factory=dict)
 
   def render(self, messages, tools=None, *, prompt: bool = False) -> str:
     """Text of a conversation; with `prompt`, ready for the model to speak."""
@@ -79,9 +82,11 @@ class Template:
         tools=tools,
         chat_template=self._text(tools),
         bos=self.bos,
-        **self.tokenizer.special_tokens_map,
+        **(self.tokenizer.special_tokens_map | dict(self.more)),
         **kw,
       )
+    except jinja2.TemplateSyntaxError as e:
+      raise ValueError(f'{self.name} is not valid Jinja: {e}') from e
     except (jinja2.TemplateError, TypeError) as e:
       raise RowError(
         field='messages',
@@ -90,9 +95,12 @@ class Template:
       ) from e
 
 
-def make_template(tokenizer, name: str = '') -> Template:
+def make_template(
+  tokenizer, name: str = '', more: Mapping | None = None
+) -> Template:
   """The tokenizer's own template ('') or 'chatml', 'alpaca' or Jinja text."""
   bos = tokenizer.bos_token if adds_bos(tokenizer) else ''
+  make = lambda name, jinja: Template(tokenizer, name, jinja, bos, more or {})
   if not name:
     if not tokenizer.chat_template:
       raise ValueError(
@@ -100,16 +108,16 @@ def make_template(tokenizer, name: str = '') -> Template:
         f'{", ".join(BUILT_IN)} or Jinja text, or put a chat_template into its '
         'tokenizer_config.json'
       )
-    return Template(tokenizer, "the tokenizer's template", None, bos)
+    return make("the tokenizer's template", None)
   if name in BUILT_IN:
     _check_tokens(tokenizer, name)
-    return Template(tokenizer, f'template {name!r}', BUILT_IN[name], bos)
+    return make(f'template {name!r}', BUILT_IN[name])
   if '{' not in name:
     raise ValueError(
       f'template {name!r} is unknown; expected {", ".join(BUILT_IN)}, Jinja '
       "text, or '' for the tokenizer's own"
     )
-  return Template(tokenizer, 'the given template', name, bos)
+  return make('the given template', name)
 
 
 def _check_tokens(tokenizer, name: str) -> None:

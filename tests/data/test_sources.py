@@ -1,0 +1,156 @@
+"""Files of every kind, slices, mixtures, and files that cannot be read."""
+
+import csv
+import gzip
+import json
+
+import pytest
+
+from alignax import data
+
+ROWS = [{'instruction': f'ask {i}', 'output': f'answer {i}'} for i in range(10)]
+
+
+def write_all(folder):
+  lines = '\n'.join(map(json.dumps, ROWS))
+  (folder / 'a.jsonl').write_text(lines)
+  (folder / 'a.json').write_text(json.dumps(ROWS))
+  (folder / 'b.json').write_text(json.dumps({'version': 1, 'data': ROWS}))
+  with gzip.open(folder / 'a.jsonl.gz', 'wt') as file:
+    file.write(lines)
+  for name, delimiter in (('a.csv', ','), ('a.tsv', '\t')):
+    with open(folder / name, 'w', newline='') as file:
+      writer = csv.DictWriter(file, ROWS[0].keys(), delimiter=delimiter)
+      writer.writeheader()
+      writer.writerows(ROWS)
+  import pyarrow
+  import pyarrow.parquet
+
+  table = pyarrow.Table.from_pylist(ROWS)
+  pyarrow.parquet.write_table(table, folder / 'a.parquet')
+
+
+def test_every_kind_of_file(tmp_path):
+  write_all(tmp_path)
+  files = sorted(tmp_path.iterdir())
+  assert len(files) == 7
+  for path in files:
+    rows = data.load_rows(path)
+    assert list(rows) == ROWS, path
+    assert rows.sources[0].format == 'alpaca'
+    assert rows.where(3) == f'{path.name}:4'
+
+
+def test_a_csv_cell_may_hold_json(tmp_path):
+  path = tmp_path / 'a.csv'
+  messages = json.dumps([{'role': 'user', 'content': 'a'}])
+  with open(path, 'w', newline='') as file:
+    csv.writer(file).writerows([['messages'], [messages]])
+  assert data.load_rows(path)[0]['messages'][0]['content'] == 'a'
+
+
+def test_a_text_file_is_one_document(tmp_path):
+  (tmp_path / 'a.txt').write_text('one\n\ntwo\n')
+  rows = data.load_rows(tmp_path / 'a.txt')
+  assert list(rows) == [{'text': 'one\n\ntwo\n'}]
+
+
+@pytest.mark.parametrize(
+  'split, expected',
+  [
+    ('train', range(10)),
+    ('[:3]', range(3)),
+    ('train[-2:]', range(8, 10)),
+    ('train[:90%]', range(9)),
+    ('[90%:]', range(9, 10)),
+  ],
+)
+def test_splits(write, split, expected):
+  rows = data.load_rows(write(ROWS), split=split)
+  assert list(rows) == [ROWS[i] for i in expected]
+  assert rows.where(0) == f'rows.jsonl:{expected[0] + 1}'
+
+
+def test_columns_are_renamed(write):
+  path = write([{'question': 'a', 'answer': 'b', 'id': 1}])
+  columns = dict(prompt='question', completion='answer')
+  rows = data.load_rows(path, columns=columns)
+  assert rows[0] == {'prompt': 'a', 'completion': 'b', 'id': 1}
+  assert rows.sources[0].format == 'completion'
+
+
+def test_mixtures_keep_where_rows_come_from(write):
+  parts = [
+    dict(path=write(ROWS[:3], 'a.jsonl'), weight=1),
+    dict(path=write(ROWS[3:], 'b.jsonl'), weight=3, split='[:2]'),
+  ]
+  rows = data.load_rows(parts)
+  assert list(rows) == ROWS[:5]
+  assert rows.weights == [1, 3]
+  assert [rows.where(i) for i in (2, 3)] == ['a.jsonl:3', 'b.jsonl:1']
+  assert [rows.source(i) for i in range(5)] == [0, 0, 0, 1, 1]
+  assert rows[-1] == ROWS[4] and rows[1:3] == ROWS[1:3]
+
+
+def test_synthetic_rows_by_name():
+  rows = data.load_rows('synthetic:prompts?n=7&seed=3')
+  assert len(rows) == 7 and rows.sources[0].format == 'prompts'
+  assert list(rows) == list(data.load_rows('synthetic:prompts?n=7&seed=3'))
+  assert list(rows) != list(data.load_rows('synthetic:prompts?n=7&seed=4'))
+  part = data.load_rows('synthetic:prompts?n=7&seed=3', split='train[:2]')
+  assert list(part) == rows[:2]
+
+
+def test_a_folder_that_datasets_can_load(tmp_path):
+  (tmp_path / 'train.jsonl').write_text(json.dumps(ROWS[0]) + '\n')
+  assert list(data.load_rows(tmp_path)) == ROWS[:1]
+
+
+@pytest.mark.parametrize(
+  'name, content, message',
+  [
+    ('a.jsonl', b'', 'no rows'),
+    ('a.txt', b'  \n', 'no rows'),
+    ('a.json', b'{"a": ', 'not JSON'),
+    ('a.json', b'3', 'found int, expected a list'),
+    ('a.parquet', b'PAR1', 'not a parquet file'),
+    ('a.jsonl', b'\xff\xfe', 'UTF-8'),
+    ('a.jsonl.gz', b'plain', 'cannot be read'),
+    ('a.docx', b'x', "unknown kind of file '.docx'"),
+  ],
+)
+def test_unreadable_files(tmp_path, name, content, message):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(ValueError, match=message) as error:
+    data.load_rows(tmp_path / name)
+  assert name in str(error.value)
+
+
+def test_wrong_arguments(write, tmp_path, monkeypatch):
+  with pytest.raises(FileNotFoundError, match='no such file'):
+    data.load_rows(tmp_path / 'missing.jsonl')
+  with pytest.raises(ValueError, match='no split of that name'):
+    data.load_rows(write(ROWS), split='test')
+  with pytest.raises(ValueError, match="format 'aplaca' is unknown"):
+    data.load_rows(write(ROWS), format='aplaca')
+  with pytest.raises(ValueError, match='some have none'):
+    path = write(ROWS)
+    data.load_rows([dict(path=path, weight=1), dict(path=path)])
+  with pytest.raises(ValueError, match='number above 0'):
+    data.load_rows([dict(path=path, weight=0)])
+  with pytest.raises(ValueError, match='no sources'):
+    data.load_rows([])
+  monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+  with pytest.raises(ValueError, match='cannot load it'):
+    data.load_rows(str(tmp_path / 'nobody' / 'nothing'))
+
+
+def test_a_broken_line_is_a_bad_row_with_its_number(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  good = json.dumps(ROWS[0])
+  path.write_text(f'{good}\n\n{{"instruction": \n{good}\n')
+  rows = data.load_rows(path)
+  assert len(rows) == 3
+  assert isinstance(rows[1], data.RowError)
+  assert 'a.jsonl:3' in str(rows[1]) and 'JSON' in str(rows[1])
+  assert rows.where(2) == 'a.jsonl:4'
