@@ -37,7 +37,7 @@ def make_loss(reward, *, center=0.0, use_margins=False):
 
   def loss_fn(params, frozen, batch, key):
     del frozen, key
-    scores = reward.scores(params['reward'], with_candidates(batch))
+    scores = reward.scores(params['reward'], batch)  # [B, N, S]
     if 'ranks' in batch:
       # [B, K, S] -> [B, S, K]: the loss reads its candidates last.
       scores = scores.swapaxes(1, 2)
@@ -56,8 +56,3 @@ def make_loss(reward, *, center=0.0, use_margins=False):
 def weigh(batch):
   """Every pair or ranking alike."""
   return {'rank': weights.per_example(batch['examples'])}
-
-
-def with_candidates(batch):
-  """Gives `examples` [B, S] the candidates' axis that the tokens have."""
-  return batch | {'examples': batch['examples'][:, None]}

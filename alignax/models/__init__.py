@@ -2,7 +2,7 @@
 
 from alignax.models.config import Config, RopeScaling
 from alignax.models.io import export, load, save
-from alignax.models.model import Model, add_value_head
+from alignax.models.model import Model, add_value_head, values_of
 
 __all__ = [
   'Config',

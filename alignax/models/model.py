@@ -100,6 +100,14 @@ class Model:
     """The value head at every position, float32. [..., T] -> [..., T]."""
     return values_of(params, self.hidden(params, batch))
 
+  def logps_and_values(
+    self, params: Params, batch: Batch, *, temperature: float | Array = 1.0
+  ) -> tuple[Array, Array]:
+    """`logps` and `values` of parameters with both heads, from one pass."""
+    hidden = self.hidden(params, batch)
+    stats = self.head_stats_of(params, hidden, batch, temperature=temperature)
+    return stats.logps, values_of(params, hidden)
+
   def scores(self, params: Params, batch: Batch) -> Array:
     """One score for every document of every row. [..., T] -> [..., S].
 

@@ -1,0 +1,295 @@
+"""PPO: sample responses, score them, estimate advantages, update.
+
+  prompts  --rollout-->   rows with old log-probs   policy
+           --score-->     one score a row           reward model or checker
+           --estimate-->  advantages and returns    value model, reference
+           --improve-->   new state                 clipped losses
+
+Past the prompts every array is [B, T]. Details after Ouyang et al. 2022
+(https://arxiv.org/abs/2203.02155) and Huang et al. 2024
+(https://arxiv.org/abs/2403.17031).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from alignax import advantages, losses, sampling, train, weights
+from alignax.models import values_of
+
+DATA = 'prompts'
+TRAINED = ('policy', 'value')
+FROZEN = ('ref', 'reward')
+
+
+def roles(*, shared_value=False, score_fn=None, **_):
+  """(trained, frozen) roles: fewer where a model is shared or not needed."""
+  trained = ('policy',) if shared_value else TRAINED
+  return trained, FROZEN if score_fn is None else ('ref',)
+
+
+def init_extra(*, kl_coef=0.05, **_):
+  """What the state carries besides parameters: the KL coefficient adapts."""
+  return {'kl_coef': jnp.float32(kl_coef)}
+
+
+def updates_per_step(*, epochs=1, minibatches=1, **_):
+  """Optimiser steps that one rollout pays for."""
+  return epochs * minibatches
+
+
+def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
+              temperature=1.0, top_k=0, top_p=1.0, stop_ids=(),
+              missing_eos_penalty=0.0, score_clip=0.0, whiten_rewards=False,
+              whiten_advantages=True, kl_coef=0.05, kl_kind='k1',
+              kl_in='reward', target_kl=0.0, kl_horizon=10000, gamma=1.0,
+              lam=0.95, clip=0.2, value_clip=0.2, value_coef=0.1,
+              entropy_coef=0.0, ptx_coef=0.0, shared_value=False, epochs=1,
+              minibatches=1, stop_kl=0.0, **update_kw):  # fmt: skip
+  """Makes `step(state, frozen, prompts, key) -> (state, metrics)`.
+
+  Args:
+    models: 'policy' (the reference is the same model); 'value' unless it is
+      shared; 'reward' unless there is a `score_fn`.
+    tx: the optimiser; it takes `epochs * minibatches` updates a step.
+    score_fn: (frozen, rows) -> scores [B], on the device or on the host; None
+      asks the reward model.
+    max_new_tokens: of a response.
+    temperature, top_k, top_p, stop_ids: of sampling. Log-probs are at the
+      temperature everywhere: rollout, reference and update.
+    missing_eos_penalty: taken from the score of a response that did not end.
+    score_clip: largest absolute score; 0 clips nothing.
+    whiten_rewards: unit variance for rewards, their mean kept.
+    whiten_advantages: zero mean and unit variance for advantages.
+    kl_coef: cost of KL to the reference, at the start if it adapts.
+    kl_kind: estimator, 'k1', 'k2' or 'k3'; see `alignax.kl_estimate`.
+    kl_in: 'reward', or 'loss' (k2 or k3; k1 has no gradient there).
+    target_kl: KL of a response, in nats, to which the coefficient adapts
+      (Ziegler et al., section 2.2, https://arxiv.org/abs/1909.08593); 0: fixed.
+    kl_horizon: number of responses over which it adapts.
+    gamma, lam: of the advantage estimate.
+    clip, value_clip: of the policy ratio and of the value.
+    value_coef, entropy_coef: weights of the value loss and entropy bonus.
+    ptx_coef: weight of the language loss on `prompts['ptx']`, a 'text' batch.
+    shared_value: whether the value head sits on the policy itself.
+    epochs, minibatches: passes over the rollout, and parts of a pass.
+    stop_kl: when a minibatch is further than this from the rollout policy
+      (k3, nats a token), the rest of the step is left out; 0: never.
+    **update_kw: see `train.make_update`.
+  """
+  _check(kl_in, kl_kind, target_kl)
+  draw = sampling.make_sampling(
+    temperature=temperature, top_k=top_k, top_p=top_p, stop_ids=stop_ids
+  )
+  read = functools.partial(
+    _logps_and_values, models, shared_value, draw.logp_temperature
+  )
+  score_fn = score_fn or reward_model_scores(models['reward'])
+
+  @jax.jit
+  def rollout(params, prompts, key):
+    return sampling.sample(
+      models['policy'],
+      params['policy'],
+      prompts,
+      key,
+      draw,
+      max_new_tokens=max_new_tokens,
+    )
+
+  def estimate(params, frozen, rows, scores, coef):
+    ref_logps = models['policy'].logps(
+      frozen['ref'], rows, temperature=draw.logp_temperature
+    )
+    _, values, _ = read(params, rows)
+    kl = losses.kl_estimate(rows['logps'], ref_logps, kind=kl_kind)
+    mask = rows['mask']
+    if score_clip:
+      scores = jnp.clip(scores, -score_clip, score_clip)
+    scores -= missing_eos_penalty * ~rows['finished']
+    rewards = advantages.shaped_rewards(
+      scores, kl, mask, kl_coef=coef if kl_in == 'reward' else 0.0
+    )
+    if whiten_rewards:
+      rewards = advantages.whiten(rewards, mask, shift=False)
+    adv, returns = advantages.gae(rewards, values, mask, gamma=gamma, lam=lam)
+    if whiten_advantages:
+      adv = advantages.whiten(adv, mask)
+    batch = {k: rows[k] for k in TOKENS} | dict(
+      ref_logps=ref_logps, values=values, advantages=adv, returns=returns
+    )
+    return batch, _objective(rows, ref_logps, scores, coef)
+
+  def loss_fn(params, frozen, batch, key):
+    del frozen, key
+    logps, values, entropy = read(params, batch, entropy=entropy_coef != 0)
+    policy_loss, metrics = losses.clipped_policy_loss(
+      logps, batch['logps'], batch['advantages'], clip_low=clip, clip_high=clip
+    )
+    if kl_in == 'loss':
+      kl = losses.kl_estimate(logps, batch['ref_logps'], kind=kl_kind)
+      policy_loss += batch['kl_coef'][:, None] * kl
+    if entropy_coef:
+      policy_loss -= entropy_coef * entropy
+      metrics['policy/entropy'] = entropy
+    value_loss, value_metrics = losses.clipped_value_loss(
+      values, batch['values'], batch['returns'], clip=value_clip
+    )
+    terms = {
+      'policy': (policy_loss, metrics),
+      'value': (value_coef * value_loss, value_metrics),
+    }
+    if ptx_coef:
+      nll = -models['policy'].logps(params['policy'], batch['ptx'])
+      terms['ptx'] = (ptx_coef * nll, {'ptx/nll': nll})
+    return terms
+
+  def weigh(batch):
+    on_tokens = weights.per_token(batch['mask'])
+    shares = {'policy': on_tokens, 'value': on_tokens}
+    if ptx_coef:
+      shares['ptx'] = weights.per_token(batch['ptx']['mask'])
+    return shares
+
+  update = train.make_update(loss_fn, tx, **update_kw)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def learn(state, frozen, rows, scores, ptx, key):
+    coef = state.extra['kl_coef']
+    batch, objective = estimate(state.params, frozen, rows, scores, coef)
+    batch['kl_coef'] = jnp.full(scores.shape, coef)
+    if ptx_coef:
+      batch['ptx'] = ptx
+    parts = shuffled_parts(key, batch, epochs, minibatches)
+    state, metrics = update_until(
+      lambda state, part: update(state, frozen, part, weigh(part), key),
+      state,
+      parts,
+      stop_kl,
+    )
+    if target_kl:
+      error = jnp.clip(objective['objective/kl'] / target_kl - 1, -0.2, 0.2)
+      coef = coef * (1 + error * len(scores) / kl_horizon)
+      state = state.replace(extra={'kl_coef': coef})
+    return state, metrics | objective
+
+  def step(state, frozen, prompts, key):
+    rollout_key, learn_key = jax.random.split(
+      jax.random.fold_in(key, state.step)
+    )
+    tokens = {k: prompts[k] for k in ('inputs', 'segments', 'positions')}
+    rows = rollout(state.params, tokens, rollout_key)
+    scores = score_fn(frozen, rows | {'row': prompts.get('row')})
+    ptx = prompts.get('ptx')
+    return learn(state, frozen, rows, scores, ptx, learn_key)
+
+  return step
+
+
+TOKENS = ('inputs', 'targets', 'segments', 'positions', 'mask', 'logps')
+
+
+def reward_model_scores(reward):
+  """Makes a `score_fn` of the frozen reward model."""
+  scores = jax.jit(lambda params, rows: reward.scores(params, rows)[:, 0])
+
+  def score_fn(frozen, rows):
+    return scores(frozen['reward'], {k: rows[k] for k in TOKENS[:-1]})
+
+  return score_fn
+
+
+def shuffled_parts(key, batch, epochs, minibatches):
+  """Every epoch's minibatches, rows drawn anew. -> [epochs * minibatches, ...].
+
+  Rows of different arrays that belong together stay together: everything is
+  permuted alike, but for the pretraining rows, which have their own number.
+  """
+
+  def epoch(key):
+    def permute(x):
+      order = jax.random.permutation(key, x.shape[0])
+      return jnp.take(x, order, axis=0)
+
+    return train.split(jax.tree.map(permute, batch), minibatches)
+
+  if minibatches == 1:  # The order of rows does not matter.
+    repeat = lambda x: jnp.broadcast_to(x, (epochs, *x.shape))
+    return jax.tree.map(repeat, batch)
+  parts = jax.vmap(epoch)(jax.random.split(key, epochs))
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
+
+
+def update_until(update, state, parts, stop_kl):
+  """Updates part by part, until one has moved further than `stop_kl`.
+
+  It stops on the device: no number goes to the host, none recompiles.
+  Metrics are means over the updates that were made.
+  """
+
+  def one(carry, part):
+    state, stopped = carry
+    if not stop_kl:  # No branch, which would have the state copied.
+      state, metrics = update(state, part)
+      return (state, stopped), (metrics, ~stopped)
+    shapes = jax.eval_shape(update, state, part)[1]
+    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    state, metrics = jax.lax.cond(
+      stopped,
+      lambda state: (state, nothing),
+      lambda state: update(state, part),
+      state,
+    )
+    far = metrics['policy/approx_kl'] > stop_kl
+    return (state, stopped | far), (metrics, ~stopped)
+
+  start = (state, jnp.zeros((), bool))
+  (state, _), (metrics, made) = jax.lax.scan(one, start, parts)
+  count = jnp.sum(made)
+  means = jax.tree.map(lambda x: jnp.sum(x) / count, metrics)
+  return state, means | {'updates': count.astype(jnp.float32)}
+
+
+def _logps_and_values(models, shared, temperature, params, batch, *,
+                      entropy=False):  # fmt: skip
+  """Log-probs, values and (or None) entropies of a batch, all [B, T]."""
+  policy, policy_params = models['policy'], params['policy']
+  hidden = policy.hidden(policy_params, batch)
+  stats = policy.head_stats_of(
+    policy_params, hidden, batch, temperature=temperature, entropy=entropy
+  )
+  if shared:
+    values = values_of(policy_params, hidden)
+  else:
+    values = models['value'].values(params['value'], batch)
+  return stats.logps, values, stats.entropy
+
+
+def _objective(rows, ref_logps, scores, coef):
+  """What the step is after, as means over responses."""
+  log_ratios = jnp.where(rows['mask'], rows['logps'] - ref_logps, 0.0)
+  kl = jnp.sum(log_ratios, axis=1)
+  tokens = jnp.maximum(jnp.sum(rows['mask']), 1)
+  return {
+    'objective/score': jnp.mean(scores),
+    'objective/score_std': jnp.std(scores),
+    'objective/kl': jnp.mean(kl),
+    'objective/reward': jnp.mean(scores - coef * kl),
+    'objective/entropy': -jnp.sum(rows['logps']) / tokens,
+    'objective/length': jnp.mean(rows['lengths'].astype(jnp.float32)),
+    'objective/finished': jnp.mean(rows['finished'].astype(jnp.float32)),
+    'kl_coef': coef,
+  }
+
+
+def _check(kl_in, kl_kind, target_kl):
+  if kl_in not in ('reward', 'loss'):
+    raise ValueError(f"kl_in is {kl_in!r}; it is 'reward' or 'loss'.")
+  if kl_in == 'loss' and kl_kind == 'k1':
+    raise ValueError(
+      "kl_kind 'k1' has no gradient on average; with kl_in='loss' take 'k2' "
+      "or 'k3'."
+    )
+  if target_kl < 0:
+    raise ValueError(f'target_kl is {target_kl}; it is 0 (fixed) or positive.')
