@@ -84,9 +84,9 @@ def state(rng: random.Random, task: str) -> str:
 FACTS = ('add', 'subtract', 'next', 'times', 'name')
 
 
-def _key(task, slots, extra=''):
-  # Wording and format of the same instance share its split.
-  return '|'.join([task, *(' '.join(v) for v in slots.values())]) + extra
+def _key(task, slots):
+  # Wordings, formats and second turns of an instance share its split.
+  return '|'.join([task, *(' '.join(v) for v in slots.values())])
 
 
 def _fill(template, slots, **more):
@@ -161,8 +161,7 @@ def _followup(rng, task, phrasings):
   row['prompt'] += [dict(role='assistant', content=' '.join(before)),
                     dict(role='user', content=wording)]
   return {**row, 'answer': ' '.join(after), 'constraint': constraint,
-          'reference': ' '.join(w.constrained(after, constraint)),
-          'key': f'{row["key"]}|{action}'}
+          'reference': ' '.join(w.constrained(after, constraint))}
 
 
 _DRAWS = {'format': _format, 'refuse': _refuse, 'benign': _benign,
