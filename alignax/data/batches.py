@@ -69,6 +69,7 @@ class Batches(Sequence):
     self.kind, self.length, self.repeat = kind, length, repeat
     self.rows = getattr(examples, 'rows', ())
     self._examples = examples
+    self._ref_logps = examples[0].ref_logps is not None
     parts = _by_source(examples, weights)
     bins = [_bins(examples, part, length, packing) for part in parts]
     self.num_rows = sum(map(len, bins))
@@ -100,10 +101,20 @@ class Batches(Sequence):
     rows = [self._row(i) for i in range(start, start + self._per_host)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    """One epoch."""
+    return self.iterate(0, len(self))
+
   def iterate(
     self, start: int = 0, stop: int | None = None, *, ahead: int = 4
   ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches from a step on, the next few made in the background."""
+    """Batches from a step on, the next few made in the background.
+
+    Args:
+      start: first step.
+      stop: step to end before; without it, forever or to the end of one pass.
+      ahead: how many batches are made before they are asked for.
+    """
     if stop is None:
       stop = _FOREVER if self.repeat else len(self)
     steps = grain.MapDataset.range(start, stop).map(self.__getitem__)
@@ -119,6 +130,7 @@ class Batches(Sequence):
       length=self.length,
       segments=self.num_segments,
       candidates=self.num_candidates,
+      ref_logps=self._ref_logps,
     )
 
 

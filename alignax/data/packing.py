@@ -54,6 +54,7 @@ def make_row(
   length: int,
   segments: int = 1,
   candidates: int = 1,
+  ref_logps: bool = False,
 ) -> dict[str, np.ndarray]:
   """One row of a batch of a kind, from the examples that share it.
 
@@ -63,6 +64,7 @@ def make_row(
     length: T.
     segments: S, how many documents a row can have.
     candidates: N, how many candidates an example can have.
+    ref_logps: whether the examples hold log-probs under the reference.
 
   Returns:
     The arrays of the batch language without their batch axis.
@@ -85,7 +87,7 @@ def make_row(
     row['ranks'] = padded(ranks, np.int32, (candidates,))
   else:
     row['desirable'] = padded([e.desirable for e in examples], bool)
-  if examples and examples[0].ref_logps is not None:
+  if ref_logps:
     logps = padded([e.ref_logps for e in examples], np.float32, (candidates,))
     row['ref_logps'] = logps.T if kind in ('pairs', 'rankings') else logps[:, 0]
   return row

@@ -68,6 +68,7 @@ def prepare(
     ValueError: a wrong argument, or not one example is left.
   """
   _check(kind, length, turns, on_bad_row)
+  formats.check_name(format)
   rows = Rows.of(rows, format=format)
   report = Report(kind, length, dropped_duplicates=drop_duplicates)
   chat = functools.partial(make_template, tokenizer, template, template_kw)

@@ -77,7 +77,20 @@ def _turn(template, messages, tools, text: str, i: int) -> tuple[int, int]:
     raise TemplateRefused(
       f'{template.name} writes nothing for turn {i} (assistant). {WAYS_OUT}'
     )
+  if head == template.render(messages[:i], tools):
+    _check_header(template, messages[i]['content'], whole[len(head) :], i)
   return len(head), _without_space(template, text, len(head), len(whole))
+
+
+def _check_header(template, content: str, turn: str, i: int) -> None:
+  """A template may write no generation prompt only if turns have no header."""
+  header = turn[: max(turn.find(content.strip()), 0)]
+  if header.strip():
+    raise TemplateRefused(
+      f'{template.name} ignores add_generation_prompt, so that the model would '
+      f'have to write the header of turn {i} itself: {header!r} before the '
+      f'response. {WAYS_OUT}'
+    )
 
 
 def _without_space(template, text: str, start: int, end: int) -> int:

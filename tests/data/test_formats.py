@@ -157,8 +157,16 @@ TOOL = {'name': 'add', 'description': 'adds', 'parameters': {}}
     ),
     (
       'rankings',
-      {'prompt': 'ask', 'responses': ['bad', 'good', 'bad'], 'ranks': [5, 1, 5]},
-      {'prompt': [USER], 'responses': [[BAD], [GOOD], [BAD]], 'ranks': [2, 1, 2]},
+      {
+        'prompt': 'ask',
+        'responses': ['bad', 'good', 'bad'],
+        'ranks': [5, 1, 5],
+      },
+      {
+        'prompt': [USER],
+        'responses': [[BAD], [GOOD], [BAD]],
+        'ranks': [2, 1, 2],
+      },
     ),
     (
       'rankings',
@@ -205,7 +213,13 @@ def test_formats(format, row, expected):
   'format, row, field, found, expected',
   [
     ('alpaca', {'instruction': 'a', 'output': 3}, 'output', 'int 3', 'text'),
-    ('alpaca', {'instruction': 'a', 'output': ' '}, 'output', "' '", 'not empty'),
+    (
+      'alpaca',
+      {'instruction': 'a', 'output': ' '},
+      'output',
+      "' '",
+      'not empty',
+    ),
     (
       'alpaca',
       {'instruction': 'a', 'output': 'b', 'history': ['c']},
@@ -252,7 +266,13 @@ def test_formats(format, row, expected):
       'the same text',
       'another',
     ),
-    ('preference', {'prompt': 'a', 'chosen': 'b'}, 'rejected', 'nothing', 'text'),
+    (
+      'preference',
+      {'prompt': 'a', 'chosen': 'b'},
+      'rejected',
+      'nothing',
+      'text',
+    ),
     ('preference', {'chosen': 'b', 'rejected': 'c'}, 'prompt', 'nothing', ''),
     (
       'preference',
