@@ -73,7 +73,7 @@ class Model:
   def head_stats(
     self, params: Params, batch: Batch, *, noise: Array | None = None, **kw
   ) -> fused_head.HeadStats:
-    """Statistics of the head at masked positions; see `fused_head.head_stats`."""
+    """Statistics of the head at masked positions; see `head_stats`."""
     hidden = self.hidden(params, batch, noise=noise)
     return self.head_stats_of(params, hidden, batch, **kw)
 
@@ -83,7 +83,7 @@ class Model:
     """As `head_stats`, from hidden states already computed."""
     return fused_head.head_stats(
       hidden,
-      head_weight(params),
+      self.head_weight(params),
       batch['targets'],
       batch['mask'],
       softcap=self.config.final_softcap,
@@ -126,9 +126,9 @@ class Model:
     c = self.config
     shape = (c.depth, batch_size, length, c.num_kv_heads, c.head_dim)
     keys, values = jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype)
-    segments = jnp.zeros((batch_size, length), jnp.int32)
+    slots = jnp.zeros((batch_size, length), jnp.int32)
     positions = jnp.zeros((batch_size,), jnp.int32)
-    return Cache(keys, values, segments, positions, jnp.int32(0))
+    return Cache(keys, values, slots, slots, positions, jnp.int32(0))
 
   def extend(
     self,
@@ -151,6 +151,17 @@ class Model:
     )
     return self._head(params, x[:, 0]), cache
 
+  def head_weight(self, params: Params) -> Array:
+    """The output embedding, [V, D]: its own, or the tied input embedding."""
+    if self.config.tie_embeddings:
+      return params['embed']['embedding']
+    if 'lm_head' not in params:
+      raise ValueError(
+        'These parameters have no language head (lm_head), as those of a '
+        'value or reward model; log-probs and logits need one.'
+      )
+    return params['lm_head']['embedding']
+
   def _apply(self, params, inputs, segments, positions, cache, noise):
     # The heads live outside of the Linen module, which may not see them.
     backbone = {k: params[k] for k in ('embed', 'layers', 'norm')}
@@ -159,7 +170,7 @@ class Model:
     )
 
   def _head(self, params: Params, hidden: Array) -> Array:
-    weight = head_weight(params).astype(hidden.dtype)
+    weight = self.head_weight(params).astype(hidden.dtype)
     contract = (((hidden.ndim - 1,), (1,)), ((), ()))
     logits = jax.lax.dot_general(
       hidden, weight, contract, preferred_element_type=jnp.float32
@@ -168,25 +179,26 @@ class Model:
     return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
-def head_weight(params: Params) -> Array:
-  """The output embedding, [V, D]: its own, or the tied input embedding."""
-  return params.get('lm_head', params['embed'])['embedding']
-
-
 def values_of(params: Params, hidden: Array) -> Array:
   """The value head on hidden states. [..., D] -> [...] float32."""
   head = params['value_head']
   return hidden.astype(jnp.float32) @ head['kernel'] + head['bias']
 
 
-def add_value_head(params: Params) -> Params:
+def add_value_head(params: Params, *, keep_lm_head: bool = False) -> Params:
   """Turns a language model's parameters into a value or reward model's.
 
   The head starts at zero: the first scores are all equal, whatever the width.
+
+  Args:
+    params: of a language model.
+    keep_lm_head: for a policy and its value function in one tree; only an
+      untied head makes a difference.
   """
   width = params['norm']['scale'].shape[-1]
   head = {'kernel': jnp.zeros((width,)), 'bias': jnp.zeros(())}
-  kept = {k: v for k, v in params.items() if k != 'lm_head'}
+  dropped = () if keep_lm_head else ('lm_head',)
+  kept = {k: v for k, v in params.items() if k not in dropped}
   return kept | {'value_head': head}
 
 

@@ -37,6 +37,7 @@ class Cache(flax.struct.PyTreeNode):
     keys: rotated, [L, B, S, K, head_dim].
     values: [L, B, S, K, head_dim].
     segments: of every slot, 0 where nothing is to be seen, [B, S].
+    slot_positions: of the token in every slot, [B, S].
     positions: next position of every row, [B].
     length: number of slots in use, the same for all rows, [].
   """
@@ -44,6 +45,7 @@ class Cache(flax.struct.PyTreeNode):
   keys: Array
   values: Array
   segments: Array
+  slot_positions: Array
   positions: Array
   length: Array
 
@@ -53,8 +55,8 @@ class Context(flax.struct.PyTreeNode):
 
   segments: Array  # [B, T]
   ropes: tuple[tuple[Array, Array], ...]  # Global, then local: cos and sin.
-  slots: Array | None = None  # First cache slot to write, [].
-  cache_segments: Array | None = None  # [B, S]
+  positions: Array  # [B, T]
+  cache: Cache | None = None  # Where the new tokens are claimed already.
 
 
 class RMSNorm(nn.Module):
@@ -137,8 +139,9 @@ class Attention(nn.Module):
         **kw,
       )
     else:
-      keys_cache = _write(keys_cache, keys, layer['index'], context.slots)
-      values_cache = _write(values_cache, values, layer['index'], context.slots)
+      slot = context.cache.length
+      keys_cache = _write(keys_cache, keys, layer['index'], slot)
+      values_cache = _write(values_cache, values, layer['index'], slot)
       read = lambda cache: jax.lax.dynamic_index_in_dim(
         cache, layer['index'], keepdims=False
       )
@@ -261,9 +264,15 @@ def shard_rows(x: Array) -> Array:
 def _claim_slots(cache: Cache, segments: Array, positions: Array) -> Cache:
   """Marks the slots that the new tokens take, and where rows go on."""
   at = (jnp.zeros_like(cache.length), cache.length)
+  put = lambda old, new: jax.lax.dynamic_update_slice(
+    old, new.astype(old.dtype), at
+  )
+  last = jnp.max(jnp.where(segments > 0, positions, -1), axis=1)
   return cache.replace(
-    segments=jax.lax.dynamic_update_slice(cache.segments, segments, at),
-    positions=jnp.max(jnp.where(segments > 0, positions, -1), axis=1) + 1,
+    segments=put(cache.segments, segments),
+    slot_positions=put(cache.slot_positions, positions),
+    # A row of padding goes on where it was.
+    positions=jnp.maximum(cache.positions, last + 1),
   )
 
 
@@ -275,9 +284,9 @@ def _make_context(config, segments, positions, cache) -> Context:
     rope.tables(positions, rope.frequencies(config.head_dim, *theta))
     for theta in thetas
   )
-  if cache is None:
-    return Context(segments, ropes)
-  return Context(segments, ropes, cache.length, cache.segments)
+  if cache is not None:  # What layers change travels apart from it.
+    cache = cache.replace(keys=None, values=None)
+  return Context(segments, ropes, positions, cache)
 
 
 def _select_rope(ropes, is_local):
@@ -295,9 +304,12 @@ def _write(cache: Array, new: Array, layer: Array, slot: Array) -> Array:
 
 
 def _visible(context: Context, window: Array) -> Array:
-  """Which slots each new token sees. -> [B, T, S]."""
-  q_slot = context.slots + jnp.arange(context.segments.shape[1])[:, None]
-  k_slot = jnp.arange(context.cache_segments.shape[1])
-  near = (k_slot <= q_slot) & (q_slot - k_slot < window)
-  same = context.segments[:, :, None] == context.cache_segments[:, None, :]
-  return near & same
+  """Which slots each new token sees. -> [B, T, S].
+
+  By positions, not by slots: padding between the parts of a row is no
+  distance.
+  """
+  cache, positions = context.cache, context.positions[:, :, None]
+  distance = positions - cache.slot_positions[:, None, :]
+  same = context.segments[:, :, None] == cache.segments[:, None, :]
+  return same & (distance >= 0) & (distance < window)

@@ -1,0 +1,228 @@
+"""The model's pure functions: heads, packing, caches, precision."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alignax import models
+
+LENGTH = 12
+
+
+@functools.cache
+def jitted(model, name):
+  return jax.jit(getattr(model, name))
+
+
+def call(model, name, *args):
+  """A method of the model, compiled once for all tests."""
+  return jitted(model, name)(*args)
+
+
+def row(*lengths: int, learned: int = 3, seed: int = 0) -> dict:
+  """One row of packed documents; the last tokens of each are learned from."""
+  rng = np.random.default_rng(seed)
+  inputs, segments, positions, mask = (np.zeros(LENGTH, np.int32)
+                                       for _ in range(4))
+  start = 0
+  for i, length in enumerate(lengths):
+    end = start + length
+    inputs[start:end] = rng.integers(1, 64, length)
+    segments[start:end] = i + 1
+    positions[start:end] = np.arange(length)
+    mask[end - 1 - learned : end - 1] = 1
+    start = end
+  targets = np.append(inputs[1:], 0)
+  return dict(
+    inputs=inputs, targets=targets, segments=segments, positions=positions,
+    mask=mask.astype(bool),
+  )
+
+
+def batch(*rows: dict) -> dict:
+  return {k: np.stack([r[k] for r in rows]) for k in rows[0]}
+
+
+def separate(packed: dict, segment: int) -> dict:
+  """One document of a packed row, in a row of its own."""
+  keep = packed['segments'] == segment
+  alone = {
+    k: np.concatenate([x[keep], np.zeros((~keep).sum(), x.dtype)])
+    for k, x in packed.items()
+  }
+  alone['segments'] = (alone['segments'] > 0).astype(np.int32)
+  return alone
+
+
+@pytest.fixture(params=[True, False], ids=['tied', 'untied'])
+def reward(request, tiny):
+  """A model with a value head that is not zero."""
+  model, params = tiny(tie_embeddings=request.param)
+  params = models.add_value_head(params)
+  assert 'lm_head' not in params
+  kernel = jax.random.normal(jax.random.key(1), (32,))
+  return model, params | {
+    'value_head': {'kernel': kernel, 'bias': jnp.float32(0.5)}
+  }
+
+
+class TestScores:
+  def test_read_one_past_the_last_masked_position(self, reward):
+    model, params = reward
+    rows = batch(row(12), row(7))
+    values = call(model, 'values', params, rows)
+    expected = np.stack([values[0, 11], values[1, 6]])
+    np.testing.assert_array_equal(
+      call(model, 'scores', params, rows)[:, 0], expected
+    )
+
+  def test_token_ids_do_not_matter(self, reward):
+    """The end token repeats, is the padding token, and so on: no matter."""
+    model, params = reward
+    one, other = row(7), row(7)
+    for r in (one, other):
+      r['inputs'][4:7] = 2
+    other['inputs'][7:] = 2  # Padded with the end token.
+    scores = call(model, 'scores', params, batch(one, other))[:, 0]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    values = call(model, 'values', params, batch(one))
+    np.testing.assert_allclose(scores[0], values[0, 6], rtol=1e-6)
+
+  def test_packed_documents_as_in_rows_of_their_own(self, reward):
+    model, params = reward
+    packed = row(5, 6)
+    rows = batch(packed) | {'examples': np.ones((1, 2), bool)}
+    together = call(model, 'scores', params, rows)
+    assert together.shape == (1, 2)
+    alone = batch(separate(packed, 1), separate(packed, 2))
+    np.testing.assert_allclose(
+      together[0], call(model, 'scores', params, alone)[:, 0], atol=1e-5
+    )
+
+  def test_candidates_axis(self, reward):
+    model, params = reward
+    flat = batch(row(12), row(7), row(9), row(4))
+    pairs = {k: x.reshape(2, 2, LENGTH) for k, x in flat.items()}
+    pairs['examples'] = np.ones((2, 1), bool)
+    scores = call(model, 'scores', params, pairs)
+    assert scores.shape == (2, 2, 1)
+    np.testing.assert_allclose(
+      scores.reshape(4), call(model, 'scores', params, flat)[:, 0], atol=1e-5
+    )
+
+  def test_a_fresh_head_scores_zero(self, tiny):
+    model, params = tiny()
+    scores = call(model, 'scores', models.add_value_head(params), batch(row(9)))
+    np.testing.assert_array_equal(scores, 0)
+
+  def test_no_language_head_left(self, tiny):
+    model, params = tiny(tie_embeddings=False)
+    with pytest.raises(ValueError, match='lm_head'):
+      call(model, 'logits', models.add_value_head(params), row(9)['inputs'])
+
+  def test_both_heads_from_one_pass(self, tiny):
+    model, params = tiny(tie_embeddings=False)
+    params = models.add_value_head(params, keep_lm_head=True)
+    rows = batch(row(9))
+    logps, values = call(
+      model, 'logps_and_values', params, rows)
+    np.testing.assert_allclose(logps, call(model, 'logps', params, rows), atol=1e-6)
+    np.testing.assert_array_equal(values, 0)
+
+
+class TestLogps:
+  @pytest.mark.parametrize('softcap', [None, 2.0])
+  def test_of_the_logits(self, tiny, softcap):
+    model, params = tiny(final_softcap=softcap)
+    rows = batch(row(12), row(5, 6))
+    logits = call(model, 'logits', params, rows['inputs'], rows['segments'], rows['positions']
+    )
+    expected = jnp.take_along_axis(
+      jax.nn.log_softmax(logits / 0.7), rows['targets'][..., None], axis=-1
+    )[..., 0]
+    found = jax.jit(functools.partial(model.logps, temperature=0.7))(
+      params, rows
+    )
+    np.testing.assert_allclose(
+      found, np.where(rows['mask'], expected, 0), atol=1e-5
+    )
+
+  def test_padding_may_hold_anything(self, tiny):
+    model, params = tiny()
+    rows = batch(row(7))
+    other = dict(rows)
+    other['inputs'] = np.where(rows['segments'], rows['inputs'], 9)
+    np.testing.assert_array_equal(
+      call(model, 'logps', params, rows), call(model, 'logps', params, other)
+    )
+
+
+class TestCache:
+  @pytest.mark.parametrize('window', [models.config.GLOBAL, 4])
+  def test_in_parts(self, tiny, window):
+    """Parts with padding between them, each where its row goes on."""
+    model, params = tiny(window=window, local_layers=(True, False))
+    whole = batch(row(9), row(6))
+    full = call(model, 'logits', params, whole['inputs'], whole['segments'], whole['positions']
+    )
+    cache = model.init_cache(2, 2 * LENGTH)
+    last = []
+    for start, length in ((0, 4), (4, 3)):  # Padded on the left to 5 each.
+      part = [
+        np.pad(whole[k][:, start : start + length], ((0, 0), (5 - length, 0)))
+        for k in ('inputs', 'segments', 'positions')
+      ]
+      # Row 2 has 6 tokens: its second part is shorter, so it has a gap too.
+      hidden, cache = call(model, 'extend', params, cache, *part)
+      last.append(hidden)
+    logits, cache = call(model, 'decode', params, cache, whole['inputs'][:, 7])
+    np.testing.assert_allclose(logits[0], full[0, 7], atol=1e-4)
+    np.testing.assert_array_equal(cache.length, 11)
+
+
+def test_bfloat16_compute_keeps_float32_heads(tiny):
+  model, params = tiny()
+  half = models.Model(dataclasses.replace(model.config, dtype='bfloat16'))
+  rows = batch(row(12))
+  assert call(half, 'hidden', params, rows).dtype == jnp.bfloat16
+  logps = call(half, 'logps', params, rows)
+  assert logps.dtype == jnp.float32
+  np.testing.assert_allclose(logps, call(model, 'logps', params, rows), atol=0.1)
+
+
+def test_gradients_are_finite_where_all_is_padding(tiny):
+  model, params = tiny()
+  rows = batch({k: np.zeros_like(x) for k, x in row(9).items()})
+  loss = lambda params: model.logps(params, rows).sum()
+  grads = jax.jit(jax.grad(loss))(params)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize('remat', ['none', 'dots', 'block'])
+def test_remat_changes_no_gradient(tiny, remat):
+  model, params = tiny(depth=2)
+  other = models.Model(dataclasses.replace(model.config, remat=remat))
+  inputs = row(12)['inputs'][None]
+  loss = lambda model: lambda p: (model.logits(p, inputs) ** 2).mean()
+  expected = jax.jit(jax.grad(loss(model)))(params)
+  found = jax.jit(jax.grad(loss(other)))(params)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+    found,
+    expected,
+  )
+
+
+def test_config_errors():
+  kw = dict(
+    vocab_size=8, width=8, depth=2, num_heads=4, num_kv_heads=3, head_dim=2,
+    mlp_width=8,
+  )
+  with pytest.raises(ValueError, match='num_kv_heads 3 does not divide'):
+    models.Config(**kw)
+  with pytest.raises(ValueError, match='local_layers names 1 layers'):
+    models.Config(**kw | dict(num_kv_heads=2, local_layers=(True,)))
