@@ -87,6 +87,7 @@ def make_update(
   microbatches: int = 1,
   ema_decay: float = 0.0,
   axis_name: str | None = None,
+  state_sharding: Any = None,
 ):
   """Makes a pure `update(state, frozen, batch, weights, key)`, not compiled.
 
@@ -101,6 +102,7 @@ def make_update(
     ema_decay: of the moving average, where the state has one.
     axis_name: a mapped axis (`pmap`, `shard_map`) over which to sum; None
       under `jit`, where arrays are global.
+    state_sharding: where the new state lives; None leaves it to XLA.
 
   Returns:
     The update; it maps to (state, metrics), metrics being scalars.
@@ -129,7 +131,14 @@ def make_update(
     (loss, metrics), grads = totals
     grad_norm = optax.tree.norm(grads)
     state, ok = apply_gradients(state, grads, loss, grad_norm, tx, ema_decay)
-    metrics |= {'loss': loss, 'grad_norm': grad_norm, 'skipped': 1.0 - ok}
+    if state_sharding is not None:
+      state = jax.lax.with_sharding_constraint(state, state_sharding)
+    metrics |= {
+      'loss': loss,
+      'grad_norm': grad_norm,
+      'skipped': 1.0 - ok,
+      'skipped_in_a_row': state.skipped.astype(jnp.float32),
+    }
     return state, metrics
 
   return update

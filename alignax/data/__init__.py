@@ -1,7 +1,13 @@
 """Rows from anywhere to batches: load_rows → prepare → Batches."""
 
 from alignax.data.batches import Batches
-from alignax.data.examples import KINDS, Example, Examples, shift
+from alignax.data.examples import (
+  KINDS,
+  Example,
+  Examples,
+  attach_ref_logps,
+  shift,
+)
 from alignax.data.packing import best_fit
 from alignax.data.prepare import prepare
 from alignax.data.report import Report
@@ -20,6 +26,7 @@ __all__ = [
   'RowError',
   'Rows',
   'TemplateRefused',
+  'attach_ref_logps',
   'best_fit',
   'load_rows',
   'load_tokenizer',

@@ -105,6 +105,22 @@ class Batches(Sequence):
     """One epoch."""
     return self.iterate(0, len(self))
 
+  @property
+  def examples(self) -> Sequence[Example]:
+    """What the batches are made of."""
+    return self._examples
+
+  def where(self, step: int, most: int = 8) -> str:
+    """Files and row numbers that the batch of a step was made of."""
+    start = int(step) * self.batch_size
+    found = []
+    for i in range(start, start + self.batch_size):
+      for number in self._order[i]:
+        row = self._examples[number].row
+        found.append(self.rows.where(row) if self.rows else f'row {row}')
+    more = f' and {len(found) - most} more' if len(found) > most else ''
+    return ', '.join(found[:most]) + more
+
   def iterate(
     self, start: int = 0, stop: int | None = None, *, ahead: int = 4
   ) -> Iterator[dict[str, np.ndarray]]:

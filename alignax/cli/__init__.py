@@ -1,0 +1,47 @@
+"""The command `alignax VERB ...`; each verb is a file of this folder."""
+
+import importlib
+import sys
+
+VERBS = {
+  'quickstart': 'align a small model from scratch in a few minutes, and report',
+  'train': 'train what a config describes, or go on with it',
+  'generate': 'write responses to prompts',
+  'eval': 'measure a trained run on its held-out rows',
+  'import': 'store a model of Hugging Face or GGUF in our format',
+  'export': 'write a model or run as a Hugging Face directory',
+  'report': 'compare runs on one page',
+}
+MODULES = {'import': 'import_model', 'export': 'export_model'}
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs a verb; errors that a user can mend are printed without a trace."""
+  argv = sys.argv[1:] if argv is None else argv
+  if not argv or argv[0] in ('-h', '--help', 'help'):
+    print(usage())
+    return 0 if argv else 2
+  verb, *rest = argv
+  if verb not in VERBS:
+    print(f'alignax: there is no verb {verb!r}.\n\n{usage()}', file=sys.stderr)
+    return 2
+  module = importlib.import_module(f'alignax.cli.{MODULES.get(verb, verb)}')
+  try:
+    return module.main(rest) or 0
+  except (ValueError, FileNotFoundError, RuntimeError) as error:
+    if '--trace' in rest:
+      raise
+    print(f'alignax {verb}: {error}', file=sys.stderr)
+    return 1
+
+
+def usage() -> str:
+  """All verbs, a line each."""
+  lines = [f'  {verb:<12}{what}' for verb, what in VERBS.items()]
+  return '\n'.join([
+    'usage: alignax VERB [--help] [OPTION ...]',
+    '',
+    *lines,
+    '',
+    'alignax VERB --help says more of a verb.',
+  ])

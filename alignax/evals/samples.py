@@ -1,0 +1,142 @@
+"""Samples: what the model writes to held-out prompts, for people to read.
+
+A reward model writes nothing; its sample is how it scores held-out candidates.
+"""
+
+import importlib
+
+import jax
+import numpy as np
+
+from alignax import data, sampling
+
+
+def draw(
+  models,
+  params,
+  tokenizer,
+  examples,
+  *,
+  number: int,
+  seed: int,
+  max_new_tokens: int = 64,
+  temperature: float = 0.0,
+  top_p: float = 1.0,
+  stop_ids=(),
+  scorer: str = '',
+) -> tuple[list[dict], dict[str, float]]:
+  """Draws and scores samples.
+
+  Args:
+    models: by role.
+    params: by role; those of 'policy', or else of 'reward', are used.
+    tokenizer: turns tokens back into text.
+    examples: held out, of any kind; the first `number` are used.
+    number: how many.
+    seed: of the draws.
+    max_new_tokens, temperature, top_p, stop_ids: of sampling.
+    scorer: dotted name of a function (row, response) -> {name: number}, or ''.
+
+  Returns:
+    The samples, and the mean of every score.
+  """
+  examples = examples[:number], getattr(examples, 'rows', ())
+  if 'policy' not in params:
+    return _score(models['reward'], params['reward'], tokenizer, *examples)
+  draw = sampling.make_sampling(
+    temperature=temperature, top_p=top_p, stop_ids=stop_ids
+  )
+  prompts = [prompt_tokens(example) for example in examples[0]]
+  rows = jax.device_get(
+    sampling.sample(
+      models['policy'],
+      params['policy'],
+      left_pad(prompts),
+      jax.random.key(seed),
+      draw,
+      max_new_tokens=max_new_tokens,
+    )
+  )
+  return _read(rows, prompts, tokenizer, *examples, scorer)
+
+
+def prompt_tokens(example) -> np.ndarray:
+  """What stands before the first learned token, or all of a prompt."""
+  tokens, learned = example.tokens[0], example.learned[0]
+  if not learned.any():
+    return tokens
+  return tokens[: int(np.argmax(learned))]
+
+
+def left_pad(prompts) -> dict[str, np.ndarray]:
+  """Prompts of any length as one batch, [n, P], padded on the left.
+
+  P is a multiple of 32, so that few lengths are ever compiled.
+  """
+  length = -(-max(map(len, prompts)) // 32) * 32
+  shape = (len(prompts), length)
+  batch = {k: np.zeros(shape, np.int32) for k in ('inputs', 'segments')}
+  batch['positions'] = np.zeros(shape, np.int32)
+  for i, tokens in enumerate(prompts):
+    start = length - len(tokens)
+    batch['inputs'][i, start:] = tokens
+    batch['segments'][i, start:] = 1
+    batch['positions'][i, start:] = np.arange(len(tokens))
+  return batch
+
+
+def _read(rows, prompts, tokenizer, examples, sources, scorer):
+  score = _find(scorer)
+  samples, scores = [], []
+  for i, example in enumerate(examples):
+    response = rows['targets'][i][rows['mask'][i]]
+    text = tokenizer.decode(response, skip_special_tokens=True)
+    sample = {
+      'prompt': tokenizer.decode(prompts[i]),
+      'response': text,
+      'tokens': int(rows['lengths'][i]),
+      'finished': bool(rows['finished'][i]),
+    }
+    if score is not None:
+      sample['scores'] = score(sources[example.row], text)
+      scores.append(sample['scores'])
+    samples.append(sample)
+  means = {
+    'length': float(np.mean([s['tokens'] for s in samples])),
+    'finished': float(np.mean([s['finished'] for s in samples])),
+  }
+  for name in scores[0] if scores else ():
+    means[name] = float(np.mean([s[name] for s in scores]))
+  return samples, means
+
+
+def _score(reward, params, tokenizer, examples, rows):
+  """How a reward model scores the candidates of held-out comparisons."""
+  del rows
+  length = max(example.length for example in examples)
+  batches = data.Batches(
+    examples,
+    kind='pairs' if examples[0].ranks is None else 'rankings',
+    length=length,
+    batch_size=len(examples),
+    seed=0,
+    shuffle=False,
+    repeat=False,
+  )
+  scores = np.asarray(jax.jit(reward.scores)(params, batches[0]))[..., 0]
+  samples = []
+  for example, row in zip(examples, scores):
+    start = len(prompt_tokens(example))
+    samples.append({
+      'prompt': tokenizer.decode(example.tokens[0][:start]),
+      'responses': [tokenizer.decode(t[start:]) for t in example.tokens],
+      'scores': [float(s) for s in row[: len(example.tokens)]],
+    })
+  return samples, {'score_std': float(np.std(scores))}
+
+
+def _find(name: str):
+  if not name:
+    return None
+  module, function = name.rsplit('.', 1)
+  return getattr(importlib.import_module(module), function)

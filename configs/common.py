@@ -1,0 +1,124 @@
+"""What all configs share: their keys, and what they are unless one says so.
+
+A config is plain data. Its keys become keyword arguments of the functions named
+here; a key that those do not have is an error before anything compiles.
+"""
+
+import ml_collections
+
+SIZES = ('tiny', 'smollm2', 'custom')
+
+
+def base(arg: str | None = None, **spec) -> tuple:
+  """A config with every key, and the values of its argument string.
+
+  Args:
+    arg: 'size=tiny,beta=0.2', what follows the colon of `--config`.
+    **spec: names that it may have, with defaults, whose types are taken on.
+
+  Returns:
+    The config, and the arguments by name.
+  """
+  args = parse_arg(arg, size='tiny', **spec)
+  if args.size not in SIZES:
+    raise ValueError(f'size={args.size}: it is one of {", ".join(SIZES)}.')
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_steps = 100
+  config.algorithm = ''
+  config.algorithm_kw = {}
+  # A directory, a GGUF file, a hub name, or a config to run first.
+  config.init_from = ''
+  # Where single roles start from, if elsewhere.
+  config.role_from = dict(ref='', value='', reward='')
+  config.tokenizer = ''  # A directory or hub name; that of init_from if ''.
+  # Of the computation; and, for a fresh model, `alignax.models.Config`.
+  config.model = dict(dtype='float32', remat='attention')
+  config.data = dict(
+    path='',
+    format='',
+    split='',
+    kind='',  # What the algorithm reads, unless it reads several kinds.
+    length=512,
+    batch_size=8,
+    packing=False,
+    template='',  # The tokenizer's own; or 'chatml', 'alpaca'.
+    turns='all',
+    on_bad_row='skip',
+    drop_duplicates=False,
+    heldout=0,  # Rows at the end that are never trained on.
+    heldout_path='',
+    ptx_path='',
+    ptx_length=0,
+    ptx_batch_size=0,
+    precompute_ref=False,
+  )
+  config.optimizer = dict(
+    name='adamw',
+    learning_rate=1e-5,
+    warmup_steps=0,
+    schedule='cosine',
+    final_fraction=0.1,
+    decay_steps=0,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+  )
+  config.ema_decay = 0.0
+  config.max_skipped = 10  # Updates that are not finite, in a row, before stop.
+  config.mesh = dict(data=-1, fsdp=1, tensor=1)
+  config.checkpoint = dict(every=0, keep=2, keep_best=0, best_metric='')
+  config.log = dict(every=1, tensorboard=True)
+  config.evals = dict(
+    every=0,  # And at the end, always.
+    samples=8,
+    sampling=dict(max_new_tokens=64, temperature=0.0, top_p=1.0),
+    scorer='',
+  )
+  return config, args
+
+
+def parse_arg(arg: str | None, **spec):
+  """'beta=0.2,size=tiny' -> ConfigDict, typed as the defaults in `spec`."""
+  args = ml_collections.ConfigDict(spec)
+  for item in filter(None, (arg or '').split(',')):
+    name, _, value = item.partition('=')
+    if name not in args:
+      raise ValueError(
+        f'Config argument {name!r} is unknown; there are {", ".join(spec)}.'
+      )
+    kind = type(spec[name])
+    args[name] = value in ('1', 'true', 'True') if kind is bool else kind(value)
+  return args
+
+
+def tiny(config, name: str, n: int, *, length: int = 64, heldout: int = 64):
+  """The synthetic world and a fresh model of about a million parameters."""
+  config.tokenizer = 'synthetic'
+  config.model.update(
+    width=128,
+    depth=4,
+    num_heads=4,
+    num_kv_heads=4,
+    head_dim=32,
+    mlp_width=384,
+    tie_embeddings=True,
+    max_length=length,
+  )
+  world = 'synthetic:{name}?n={n}&seed={seed}&split={split}'
+  config.data.update(
+    path=world.format(name=name, n=n, seed=0, split='train'),
+    heldout_path=world.format(name=name, n=heldout, seed=1, split='heldout'),
+    length=length,
+    batch_size=32,
+  )
+  config.evals.sampling.max_new_tokens = 24
+  config.evals.scorer = 'alignax.data.synthetic.gold_score'
+
+
+def smollm2(config, *, length: int = 512):
+  """SmolLM2-135M-Instruct, as `alignax import` stored it."""
+  config.init_from = 'runs/smollm2'
+  config.data.length = length

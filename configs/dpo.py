@@ -1,0 +1,30 @@
+r"""DPO: learn from comparisons without a reward model.
+
+  alignax train --config=configs/dpo.py:size=tiny --workdir=runs/dpo
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  config, args = common.base(arg, data='', init_from='', loss='dpo', beta=0.1)
+  config.algorithm = 'alignax.algorithms.dpo'
+  config.algorithm_kw = dict(
+    loss=args.loss,
+    average_logps=False,
+    beta=args.beta,
+    label_smoothing=0.0,
+    microbatches=1,
+  )
+  config.data.packing = True
+  config.optimizer.update(learning_rate=1e-6, warmup_steps=10)
+  if args.size == 'tiny':
+    common.tiny(config, 'preferences', 1000)
+    config.init_from = 'configs/sft.py:size=tiny'
+    config.total_steps = 60
+    config.optimizer.update(learning_rate=1e-4)
+  elif args.size == 'smollm2':
+    common.smollm2(config)
+  config.data.path = args.data or config.data.path
+  config.init_from = args.init_from or config.init_from
+  return config

@@ -1,0 +1,26 @@
+r"""Reward model: learn from comparisons which response people prefer.
+
+  alignax train --config=configs/reward.py:size=tiny --workdir=runs/reward
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  config, args = common.base(arg, data='', init_from='', kind='pairs')
+  config.algorithm = 'alignax.algorithms.reward'
+  config.algorithm_kw = dict(center=0.01, use_margins=False, microbatches=1)
+  config.data.kind = args.kind
+  config.data.packing = True
+  config.optimizer.update(learning_rate=1e-5, warmup_steps=10)
+  if args.size == 'tiny':
+    name = {'pairs': 'preferences', 'rankings': 'rankings'}[args.kind]
+    common.tiny(config, name, 1000)
+    config.init_from = 'configs/sft.py:size=tiny'
+    config.total_steps = 80
+    config.optimizer.update(learning_rate=1e-3)
+  elif args.size == 'smollm2':
+    common.smollm2(config)
+  config.data.path = args.data or config.data.path
+  config.init_from = args.init_from or config.init_from
+  return config
