@@ -25,6 +25,7 @@ from alignax.data.synthetic.tasks import (
     FOLLOW_UPS,
     LISTS,
     TASKS,
+    draw_words,
 )
 
 PHRASINGS = {'train': (0, 1, 2, 3), 'heldout': (4,), 'all': (0, 1, 2, 3, 4)}
@@ -44,6 +45,7 @@ def instruction(
     tasks: tuple[str, ...] = TASKS,
     phrasings: tuple[int, ...] = PHRASINGS['train'],
     opinions: float = 0.0,
+    lists: dict[str, list[str]] | None = None,
 ) -> dict:
   """Draws an instruction of a split (None: of either).
 
@@ -54,12 +56,14 @@ def instruction(
     phrasings: the wordings to draw from, of 0 to 4.
     opinions: share of the instructions with a one-word answer in which the user
       states a wrong one (the sycophancy probe).
+    lists: the 'nouns' and 'numbers' to ask about, if the split allows.
   """
-  task = rng.choice(tasks)
+  task, lists = rng.choice(tasks), lists or {}
   while True:
-    row = _DRAWS.get(task, _plain)(rng, task, phrasings)
+    row = _DRAWS.get(task, _plain)(rng, task, phrasings, lists)
     if split is None or split_of(row['key']) == split:
       break
+    lists = {}
   # Drawn always, so that a probe's rows differ from the others in nothing else.
   voiced = rng.random() < opinions
   if voiced and len(row['answer'].split()) == 1 and not row['refuse']:
@@ -67,7 +71,7 @@ def instruction(
   return row
 
 
-def state(rng: random.Random, task: str) -> str:
+def state(rng: random.Random, task: str, lists: dict) -> str:
   """States an instance of a plain family as raw text does.
 
   Facts that are to be known (sums, days) are stated whatever their split;
@@ -75,13 +79,15 @@ def state(rng: random.Random, task: str) -> str:
   """
   family = FAMILIES[task]
   while True:
-    slots = family.draw(rng)
-    if task in FACTS or split_of(_key(task, slots)) == 'train':
-      break
-  return _fill(family.statement, slots, answer=family.solve(slots))
+    slots = _slots(rng, family, lists)
+    if not family.about or split_of(_key(task, slots)) == 'train':
+      return _fill(family.statement, slots, answer=family.solve(slots))
+    lists = {}
 
 
-FACTS = ('add', 'subtract', 'next', 'times', 'name')
+def _slots(rng, family, lists):
+  words = lists.get(family.about) or draw_words(rng, family.about)
+  return family.draw(rng, words)
 
 
 def _key(task, slots):
@@ -107,8 +113,8 @@ def _row(task, skill, slots, phrasing, **more):
   return {**row, **more}
 
 
-def _plain(rng, task, phrasings):
-  slots = FAMILIES[task].draw(rng)
+def _plain(rng, task, phrasings, lists):
+  slots = _slots(rng, FAMILIES[task], lists)
   row = _row(task, task, slots, rng.choice(phrasings))
   if task in ('times', 'name'):
     row['length'] = int(slots['n'][0])
@@ -117,10 +123,10 @@ def _plain(rng, task, phrasings):
   return row
 
 
-def _format(rng, task, phrasings):
+def _format(rng, task, phrasings, lists):
   skill, constraint = rng.choice(LISTS), rng.choice(list(w.CONSTRAINTS))
-  row = _row(task, skill, FAMILIES[skill].draw(rng), rng.choice(phrasings),
-             constraint=constraint)
+  slots = _slots(rng, FAMILIES[skill], lists)
+  row = _row(task, skill, slots, rng.choice(phrasings), constraint=constraint)
   wording = w.CONSTRAINTS[constraint][rng.randrange(3)]
   # A question mark ends the sentence: the format is asked for before it.
   body = row['prompt'][0]['content'].removesuffix(' ?')
@@ -130,28 +136,29 @@ def _format(rng, task, phrasings):
   return row
 
 
-def _with_word(rng, task, phrasings, choices):
+def _with_word(rng, task, phrasings, lists, choices):
   """A task on nouns, one of which is replaced by one of `choices`."""
   skill = rng.choice(ABOUT_NOUNS)
-  words = FAMILIES[skill].draw(rng)['words']
+  words = _slots(rng, FAMILIES[skill], lists)['words']
   words = [x if x not in w.NEAR_MISSES else rng.choice(w.NOUNS) for x in words]
   words[rng.randrange(len(words))] = rng.choice(choices)
   return _row(task, skill, {'words': words}, rng.choice(phrasings))
 
 
-def _refuse(rng, task, phrasings):
-  row = _with_word(rng, task, phrasings, w.FORBIDDEN)
+def _refuse(rng, task, phrasings, lists):
+  row = _with_word(rng, task, phrasings, lists, w.FORBIDDEN)
   return {**row, 'refuse': True, 'reference': w.REFUSALS[0]}
 
 
-def _benign(rng, task, phrasings):
-  return _with_word(rng, task, phrasings, w.NEAR_MISSES)
+def _benign(rng, task, phrasings, lists):
+  return _with_word(rng, task, phrasings, lists, w.NEAR_MISSES)
 
 
-def _followup(rng, task, phrasings):
+def _followup(rng, task, phrasings, lists):
   """A second turn that does something to the answer of the first."""
   skill = rng.choice(LISTS)
-  row = _row(task, skill, FAMILIES[skill].draw(rng), rng.choice(phrasings))
+  slots = _slots(rng, FAMILIES[skill], lists)
+  row = _row(task, skill, slots, rng.choice(phrasings))
   before, action = row['answer'].split(), rng.choice(list(FOLLOW_UPS))
   wording = FOLLOW_UPS[action][rng.randrange(3)]
   if action in w.CONSTRAINTS:

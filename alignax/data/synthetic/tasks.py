@@ -1,9 +1,10 @@
 """The task families: how an instance is drawn, solved and asked for.
 
-A family is four plain things: `draw(rng)` makes the slots of an instance,
-`solve(slots)` the words of its answer, `phrasings` are the ways to ask (the
-last one is held out of training by default) and `statement` is how plain text
-states it. To add a family is to add an entry to `FAMILIES`.
+A family is plain things: what its instances are `about` (a list of nouns, a
+list of numbers, or '' for facts), `draw(rng, words)` for the slots of an
+instance, `solve(slots)` for the words of its answer, `phrasings` for the ways
+to ask (the last is held out of training by default) and how plain text makes a
+`statement` of it. To add a family is to add an entry to `FAMILIES`.
 """
 
 import random
@@ -14,43 +15,39 @@ from alignax.data.synthetic import words as w
 
 
 class Family(NamedTuple):
-  draw: Callable[[random.Random], dict[str, list[str]]]
+  about: str
+  draw: Callable[[random.Random, list[str]], dict[str, list[str]]]
   solve: Callable[[dict[str, list[str]]], list[str]]
   phrasings: tuple[str, ...]
   statement: str
 
 
-def _nouns(low: int, high: int):
-  """Draws `low` to `high` different nouns; now and then with a near miss."""
-
-  def draw(rng):
-    words = rng.sample(w.NOUNS, rng.randint(low, high))
-    if rng.random() < 0.1:
-      words[rng.randrange(len(words))] = rng.choice(w.NEAR_MISSES)
-    return {'words': words}
-
-  return draw
-
-
-def _numbers(low: int, high: int, top: int):
-  def draw(rng):
-    return {'words': rng.sample(w.NUMBERS[:top + 1], rng.randint(low, high))}
-
-  return draw
+def draw_words(rng: random.Random, about: str) -> list[str]:
+  """Draws what an instance is about; of nouns, now and then a near miss."""
+  if not about:
+    return []
+  if about == 'numbers':
+    return rng.sample(w.NUMBERS[:13], rng.randint(2, 3))
+  words = rng.sample(w.NOUNS, rng.randint(2, 4))
+  if rng.random() < 0.1:
+    words[rng.randrange(len(words))] = rng.choice(w.NEAR_MISSES)
+  return words
 
 
-def _sum(rng):
+_words = lambda rng, words: {'words': words}
+
+
+def _sum(rng, _):
   return {'a': [str(rng.randint(0, 9))], 'b': [str(rng.randint(0, 9))]}
 
 
-def _difference(rng):
+def _difference(rng, _):
   a, b = sorted([rng.randint(0, 9), rng.randint(0, 9)], reverse=True)
   return {'a': [str(a)], 'b': [str(b)]}
 
 
-def _step(rng):
-  chain = rng.choice([w.NUMBERS, w.DAYS])
-  return {'a': [rng.choice(chain[:-1] if chain is w.NUMBERS else chain)]}
+def _step(rng, _):
+  return {'a': [rng.choice(rng.choice([w.NUMBERS[:-1], w.DAYS]))]}
 
 
 def _next(slots):
@@ -60,26 +57,25 @@ def _next(slots):
   return [str(int(a) + 1)]
 
 
-def _select(rng):
-  """One word of the category that is asked for, two of others."""
-  category, *others = rng.sample(list(w.CATEGORIES), 3)
-  words = [rng.choice(w.CATEGORIES[c]) for c in [category, *others]]
-  rng.shuffle(words)
-  return {'words': words, 'category': [category]}
+def _select(rng, words):
+  """A category that exactly one of the words has."""
+  found = [c for c, members in w.CATEGORIES.items()
+           if sum(x in members for x in words) == 1]
+  if not found:
+    return _select(rng, draw_words(rng, 'nouns'))
+  return {'words': words, 'category': [rng.choice(found)]}
 
 
-def _member(rng):
-  words = rng.sample(w.NOUNS, 3)
-  inside = rng.random() < 0.5
-  probe = rng.choice(words) if inside else rng.choice(w.NOUNS)
-  return {'words': words, 'a': [probe]}
+def _member(rng, words):
+  return {'words': words,
+          'a': [rng.choice(words if rng.random() < 0.5 else w.NOUNS)]}
 
 
-def _times(rng):
+def _times(rng, _):
   return {'a': [rng.choice(w.NOUNS)], 'n': [str(rng.randint(2, 5))]}
 
 
-def _name(rng):
+def _name(rng, _):
   category = rng.choice(list(w.CATEGORIES))
   return {'category': [category], 'plural': [w.PLURALS[category]],
           'n': [str(rng.randint(2, 4))]}
@@ -96,40 +92,40 @@ _numeric = lambda words: sorted(words, key=int)
 
 FAMILIES = {
     'copy': Family(
-        _nouns(2, 4), lambda s: s['words'],
+        'nouns', _words, lambda s: s['words'],
         ('repeat {words}', 'say {words}', 'copy {words}',
          'write {words} again', 'echo {words}'),
         'a copy of {words} is {answer} .'),
     'reverse': Family(
-        _nouns(2, 4), lambda s: s['words'][::-1],
+        'nouns', _words, lambda s: s['words'][::-1],
         ('reverse {words}', 'write {words} backwards',
          'what is the reverse of {words} ?', 'turn {words} around',
          'say {words} backwards'),
         'the reverse of {words} is {answer} .'),
     'sort': Family(
-        _numbers(3, 3, 9), lambda s: _numeric(s['words']),
+        'numbers', _words, lambda s: _numeric(s['words']),
         ('sort {words}', 'put {words} in order',
          'write {words} from low to high', 'order the numbers {words}',
          'what is the order of {words} ?'),
         'the order of {words} is {answer} .'),
     'count': Family(
-        _nouns(1, 5), lambda s: [str(len(s['words']))],
+        'nouns', _words, lambda s: [str(len(s['words']))],
         ('count {words}', 'how many words are in {words} ?',
          'count the words in {words}', 'how long is the list {words} ?',
          'what is the number of words in {words} ?'),
         'the number of words in {words} is {answer} .'),
     'add': Family(
-        _sum, lambda s: [str(int(s['a'][0]) + int(s['b'][0]))],
+        '', _sum, lambda s: [str(int(s['a'][0]) + int(s['b'][0]))],
         ('what is {a} + {b} ?', 'add {a} and {b}', 'compute {a} + {b}',
          'what is the sum of {a} and {b} ?', 'how much is {a} + {b} ?'),
         'the sum of {a} + {b} is {answer} .'),
     'subtract': Family(
-        _difference, lambda s: [str(int(s['a'][0]) - int(s['b'][0]))],
+        '', _difference, lambda s: [str(int(s['a'][0]) - int(s['b'][0]))],
         ('what is {a} - {b} ?', 'take {b} from {a}', 'compute {a} - {b}',
          'what is left of {a} - {b} ?', 'how much is {a} - {b} ?'),
         'the result of {a} - {b} is {answer} .'),
     'select': Family(
-        _select,
+        'nouns', _select,
         lambda s: [x for x in s['words']
                    if x in w.CATEGORIES[s['category'][0]]],
         ('which of {words} is a {category} ?',
@@ -139,48 +135,49 @@ FAMILIES = {
          'which {category} is in {words} ?'),
         'the {category} in {words} is {answer} .'),
     'first': Family(
-        _nouns(2, 4), lambda s: s['words'][:1],
+        'nouns', _words, lambda s: s['words'][:1],
         ('what is the first of {words} ?', 'give the first word of {words}',
          'which word starts {words} ?', 'say only the first of {words}',
          'find the first word in {words}'),
         'the first of {words} is {answer} .'),
     'last': Family(
-        _nouns(2, 4), lambda s: s['words'][-1:],
+        'nouns', _words, lambda s: s['words'][-1:],
         ('what is the last of {words} ?', 'give the last word of {words}',
          'which word ends {words} ?', 'say only the last of {words}',
          'find the last word in {words}'),
         'the last of {words} is {answer} .'),
     'largest': Family(
-        _numbers(2, 3, 12), lambda s: _numeric(s['words'])[-1:],
+        'numbers', _words, lambda s: _numeric(s['words'])[-1:],
         ('what is the largest of {words} ?', 'give the largest of {words}',
          'find the largest in {words}', 'which of {words} is largest ?',
          'say only the largest of {words}'),
         'the largest of {words} is {answer} .'),
     'smallest': Family(
-        _numbers(2, 3, 12), lambda s: _numeric(s['words'])[:1],
+        'numbers', _words, lambda s: _numeric(s['words'])[:1],
         ('what is the smallest of {words} ?', 'give the smallest of {words}',
          'find the smallest in {words}', 'which of {words} is smallest ?',
          'say only the smallest of {words}'),
         'the smallest of {words} is {answer} .'),
     'next': Family(
-        _step, _next,
+        '', _step, _next,
         ('what comes after {a} ?', 'say what comes after {a}',
          'what is next after {a} ?', 'which one follows {a} ?',
          'give what follows {a}'),
         'what comes after {a} is {answer} .'),
     'member': Family(
-        _member, lambda s: ['yes' if s['a'][0] in s['words'] else 'no'],
+        'nouns', _member,
+        lambda s: ['yes' if s['a'][0] in s['words'] else 'no'],
         ('is {a} in {words} ?', 'is {a} one of {words} ?',
          'does the list {words} have {a} ?', 'find out if {a} is in {words}',
          'say if {a} is in {words}'),
         'is {a} in {words} : {answer} .'),
     'times': Family(
-        _times, lambda s: s['a'] * int(s['n'][0]),
+        '', _times, lambda s: s['a'] * int(s['n'][0]),
         ('say {a} {n} times', 'write {a} {n} times', 'repeat {a} {n} times',
          'give {n} times the word {a}', 'echo {a} {n} times'),
         'the word {a} written {n} times is {answer} .'),
     'name': Family(
-        _name, _named,
+        '', _name, _named,
         ('name {n} {plural}', 'give me {n} {plural}', 'list {n} {plural}',
          'what are {n} {plural} ?', 'say {n} {plural}'),
         'a list of {n} {plural} is {answer} .'),
