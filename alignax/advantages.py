@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from alignax.numerics import choose, widened
+from alignax.numerics import choose, matched, widened
 from alignax.types import Array
 
 
@@ -168,6 +168,59 @@ def leave_one_out(scores: Array, *, exists: Array | None = None) -> Array:
   # r - (n mean - r) / (n - 1), written without the difference of large sums.
   advantages = (scores - mean) * (count / jnp.maximum(count - 1, 1))
   return jnp.where(exists & (count > 1), advantages, 0.0)
+
+
+def reinforce_plus_plus(
+  rewards: Array, mask: Array, *, gamma: float = 1.0
+) -> Array:
+  """REINFORCE++: returns to go, whitened over the whole batch; no critic.
+
+    A_t = whiten(Σ_{i ≥ t} γ^{i-t} r_i)
+
+  The rewards hold the KL cost of every token (`shaped_rewards`). For the
+  variant with a baseline, subtract the mean of a prompt's scores first.
+
+  See Hu et al., eq. 6 to 8 (https://arxiv.org/abs/2501.03262).
+
+  Args: rewards, mask: [B, T].
+  Returns: advantages [B, T], zero off the mask.
+  """
+  returns, _ = gae(rewards, jnp.zeros_like(rewards), mask, gamma=gamma, lam=1.0)
+  return whiten(returns, mask)
+
+
+def remax(scores: Array, greedy_scores: Array) -> Array:
+  """ReMax: the score minus that of the greedy response to the same prompt.
+
+  See Li et al., algorithm 1 (https://arxiv.org/abs/2310.10505).
+
+  Args: scores, greedy_scores: [B].
+  Returns: advantages [B].
+  """
+  scores, greedy_scores = matched(scores, greedy_scores)
+  return jax.lax.stop_gradient(scores - greedy_scores)
+
+
+def overlong_penalty(lengths: Array, *, max_length: int, cache: int) -> Array:
+  """DAPO's soft punishment of responses that nearly fill their budget.
+
+    -clip((n - (max_length - cache)) / cache, 0, 1)
+
+  It is zero up to `max_length - cache` *tokens* and falls to -1 from there;
+  add it to the score.
+
+  See Yu et al., eq. 13 (https://arxiv.org/abs/2503.14476).
+
+  Args:
+    lengths: tokens of every response, [...].
+    max_length: the most tokens that a response may have.
+    cache: over how many of them the penalty grows.
+
+  Returns:
+    [...], in [-1, 0].
+  """
+  (lengths,) = widened(lengths)
+  return -jnp.clip((lengths - (max_length - cache)) / cache, 0.0, 1.0)
 
 
 def _scores(scores, exists):

@@ -3,9 +3,9 @@
 Full logits [B, T, V] are the largest array of a training step, and most of them
 are of prompts and padding, from which nothing is learned. Here the positions in
 the mask are moved together and go through the head in chunks: memory is that of
-one chunk's logits, and work is done for the masked positions alone, however many
-there are (the loop stops after the last full chunk). The backward pass computes
-the logits again, which costs one matmul in four.
+one chunk's logits, and no work is done for other positions, as the loop stops
+after the last chunk that holds any in the mask. The backward pass computes the
+logits again, which costs one matmul in four.
 """
 
 import functools
@@ -45,7 +45,7 @@ def fused_logps(
   softcap: float | None = None,
   **kw,
 ) -> Array:
-  """log p(target) of the masked positions: `head_stats(...).logps`, [..., T]."""
+  """log p(target) at the masked positions, [..., T]. See `head_stats`."""
   return head_stats(
     hidden,
     weight,
@@ -252,8 +252,8 @@ def _logit_gradient(z, targets, stats, cotangents):
 class _Chunks:
   """The masked positions of every group, moved to the front, in chunks.
 
-  `take` reads chunk i out of a [G, N, ...] array, `put` and `get` write and read
-  it in a buffer where chunks lie one after the other, and `spread` brings a
+  `take` reads chunk i out of a [G, N, ...] array; `put` and `get` write and
+  read it in a buffer where chunks lie one after the other; `spread` brings a
   buffer back to [G, N, ...]. `live` is the number of chunks that hold anything.
   """
 

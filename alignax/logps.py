@@ -62,26 +62,42 @@ def sequence_logps(
   """
   chex.assert_equal_shape([token_logps, mask])
   (token_logps,) = widened(token_logps)
-  mask = jnp.asarray(mask, bool)
-  if segments is None:
-    return jnp.sum(token_logps, axis=-1, where=mask)
-  member = _membership(mask, segments, num_segments)
-  return jnp.sum(token_logps[..., None, :], axis=-1, where=member)
+  member = membership(mask, segments, num_segments)
+  sums = jnp.sum(token_logps[..., None, :], axis=-1, where=member)
+  return sums[..., 0] if segments is None else sums
 
 
 def sequence_lengths(
   mask: Array, segments: Array | None = None, num_segments: int = 1
 ) -> Array:
   """Number of tokens in `mask`, shaped as by `sequence_logps`. int32."""
-  mask = jnp.asarray(mask, bool)
+  member = membership(mask, segments, num_segments)
+  lengths = jnp.sum(member, axis=-1, dtype=jnp.int32)
+  return lengths[..., 0] if segments is None else lengths
+
+
+def document_sums(x: Array, segments: Array | None = None) -> Array:
+  """For every token, the sum over its sequence or packed document.
+
+  Args: x [..., T]; segments, int [..., T], where rows are packed.
+  Returns: [..., T] where segments are given, else [..., 1].
+  """
   if segments is None:
-    return jnp.sum(mask, axis=-1, dtype=jnp.int32)
-  member = _membership(mask, segments, num_segments)
-  return jnp.sum(member, axis=-1, dtype=jnp.int32)
+    return jnp.sum(x, axis=-1, keepdims=True)
+  chex.assert_equal_shape([x, segments])
+
+  def one_row(x, segments):
+    sums = jax.ops.segment_sum(x, segments, x.shape[-1] + 1)
+    return sums[segments]
+
+  return jnp.vectorize(one_row, signature='(t),(t)->(t)')(x, segments)
 
 
-def _membership(mask, segments, num_segments):
-  """Which masked tokens belong to which document, bool [..., S, T]."""
+def membership(mask: Array, segments: Array | None, num_segments: int) -> Array:
+  """Which tokens belong to which document, bool [..., S, T] (else S = 1)."""
+  mask = jnp.asarray(mask, bool)[..., None, :]
+  if segments is None:
+    return mask
+  segments = jnp.asarray(segments)[..., None, :]
   chex.assert_equal_shape([mask, segments])
-  documents = jnp.arange(1, num_segments + 1)[:, None]
-  return mask[..., None, :] & (segments[..., None, :] == documents)
+  return mask & (segments == jnp.arange(1, num_segments + 1)[:, None])

@@ -41,23 +41,19 @@ def bounded_exp(x: Array) -> Array:
 
 
 def log1mexp(x: Array) -> Array:
-  """log(1 - exp(x)) for x < 0, accurate at both ends."""
-  # Each branch sees only inputs at which its gradient is finite: a `where`
-  # over results alone lets the NaN of the other branch into the gradient.
-  is_small = x > -0.6931472
-  small = jnp.where(is_small, x, -0.5)
-  large = jnp.where(is_small, -1.0, x)
-  return jnp.where(
-    is_small, jnp.log(-jnp.expm1(small)), jnp.log1p(-jnp.exp(large))
-  )
+  """log(1 - exp(x)) for x < 0; past x = -1e-6 it follows its tangent.
 
-
-def log_odds(logps: Array) -> Array:
-  """log(p / (1 - p)) of log p; past log p = -1e-6 it follows its tangent."""
-  edge = -1e-6
-  near = jnp.minimum(logps, edge)
-  slope = 1e6  # 1 / (1 - exp(edge)).
-  return near - log1mexp(near) + slope * jnp.maximum(logps - edge, 0.0)
+  The function falls to -∞ at 0, where log-probs of certain tokens lie, and has
+  no value beyond, where rounding puts some of them.
+  """
+  edge, slope = -1e-6, -1e6
+  near = jnp.minimum(x, edge)
+  # Each branch sees only inputs at which it is accurate and its gradient is
+  # finite: a `where` over results lets the NaN of the other branch into it.
+  is_small = near > -0.6931472
+  small = jnp.log(-jnp.expm1(jnp.where(is_small, near, -0.5)))
+  large = jnp.log1p(-jnp.exp(jnp.where(is_small, -1.0, near)))
+  return jnp.where(is_small, small, large) + slope * jnp.maximum(x - edge, 0.0)
 
 
 def choose(name: str, kind: str, options: dict):

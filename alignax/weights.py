@@ -6,10 +6,9 @@ come from the mask of the whole batch. They sum to one (`per_budget`: to at most
 one), and what is masked out has weight 0, also when nothing is left.
 """
 
-import chex
-import jax
 import jax.numpy as jnp
 
+from alignax.logps import document_sums
 from alignax.types import Array
 
 
@@ -18,7 +17,7 @@ def per_token(mask: Array) -> Array:
 
   Args: mask [..., T]. Returns: weights [..., T].
   """
-  mask = jnp.asarray(mask, jnp.float32)
+  mask = jnp.asarray(mask, float)
   return mask / jnp.maximum(jnp.sum(mask), 1)
 
 
@@ -35,7 +34,7 @@ def per_sequence(mask: Array, segments: Array | None = None) -> Array:
   Returns:
     weights [..., T].
   """
-  mask = jnp.asarray(mask, jnp.float32)
+  mask = jnp.asarray(mask, float)
   lengths, count = _lengths_and_count(mask, segments)
   return mask / jnp.maximum(lengths, 1) / jnp.maximum(count, 1)
 
@@ -60,7 +59,7 @@ def per_budget(
   Returns:
     weights [..., T].
   """
-  mask = jnp.asarray(mask, jnp.float32)
+  mask = jnp.asarray(mask, float)
   _, count = _lengths_and_count(mask, segments)
   return mask / (jnp.maximum(count, 1) * length)
 
@@ -76,17 +75,46 @@ def per_example(exists: Array | int) -> Array:
   return per_token(exists)
 
 
+def c_rlft_weights(
+  mask: Array,
+  classes: Array,
+  *,
+  rewards: tuple[float, ...] = (1.0, 0.1),
+  beta: float = 1.0,
+) -> Array:
+  """C-RLFT: tokens weighted by how good the source of their row is.
+
+    w ∝ exp(r_c / β)
+
+  The other half of the method is in the data: every class has a prompt of its
+  own, and the model is used with that of the best one.
+
+  See Wang et al., eq. 6 (https://arxiv.org/abs/2309.11235).
+
+  Args:
+    mask: [..., T].
+    classes: int [...], which of the `rewards` a row has; [..., T] where rows
+      are packed from several classes.
+    rewards: the coarse reward of every class: 1 for experts' rows and 0.1 for
+      others' in the paper.
+    beta: the smaller, the less the worse classes count.
+
+  Returns:
+    weights [..., T] that sum to one.
+  """
+  mask = jnp.asarray(mask, float)
+  if jnp.ndim(classes) < mask.ndim:
+    classes = jnp.asarray(classes)[..., None]
+  rewards = jnp.asarray(rewards, float)
+  share = jnp.exp((rewards - jnp.max(rewards)) / beta)[classes] * mask
+  total = jnp.sum(share)
+  return share / jnp.where(total > 0, total, 1.0)
+
+
 def _lengths_and_count(mask, segments):
   """The tokens of every token's sequence, and the number of sequences."""
+  lengths = document_sums(mask, segments)
   if segments is None:
-    lengths = jnp.sum(mask, axis=-1, keepdims=True)
     return lengths, jnp.sum(lengths > 0)
-  chex.assert_equal_shape([mask, segments])
-
-  def one_row(mask, segments):
-    sizes = jax.ops.segment_sum(mask, segments, mask.shape[-1] + 1)
-    return sizes[segments], jnp.sum(sizes > 0)
-
-  rows = jnp.vectorize(one_row, signature='(t),(t)->(t),()')
-  lengths, counts = rows(mask, segments)
-  return lengths, jnp.sum(counts)
+  # Every token of a sequence holds 1 / length of it.
+  return lengths, jnp.sum(mask / jnp.maximum(lengths, 1))

@@ -1,4 +1,4 @@
-"""Losses on sampled tokens, weighted by advantages.
+"""Losses of policies: sampled tokens, weighted by advantages.
 
 Elementwise over arrays of any one shape; advantages may have axes of size 1
 ([B, 1] beside [B, T]). `weights` says how tokens are averaged: that choice is
@@ -8,7 +8,9 @@ all that tells GRPO, BNPO, Dr. GRPO, DAPO and LUSPO apart.
 import jax
 import jax.numpy as jnp
 
-from alignax.numerics import bounded_exp, choose, matched, widened
+from alignax.logps import document_sums
+from alignax.losses.divergences import expm1_minus
+from alignax.numerics import bounded_exp, matched, widened
 from alignax.types import Array, Metrics
 
 
@@ -48,7 +50,7 @@ def clipped_policy_loss(
     The loss and the metrics of every token, all [...].
   """
   logps, old_logps = matched(logps, old_logps)
-  advantages = _advantages(advantages, logps)
+  advantages = broadcast_scores('advantages', advantages, logps)
   log_ratio = logps - jax.lax.stop_gradient(old_logps)
   if ratio is None:
     ratio = bounded_exp(log_ratio)
@@ -76,112 +78,139 @@ def policy_gradient_loss(
   Returns: the loss and metrics of every token, all [...].
   """
   (logps,) = widened(logps)
-  advantages = _advantages(advantages, logps)
+  advantages = broadcast_scores('advantages', advantages, logps)
   return -advantages * logps, {'policy/logps': logps}
 
 
-def clipped_value_loss(
-  values: Array,
-  old_values: Array,
-  returns: Array,
+def cispo_loss(
+  logps: Array,
+  old_logps: Array,
+  advantages: Array,
   *,
-  clip: float = 0.2,
+  cap: float = 5.0,
 ) -> tuple[Array, Metrics]:
-  """Half the squared error to the returns, pessimistic about large moves.
+  """CISPO: the weight is clipped, the gradient is not.
 
-    L = ½ max((v - R)², (clip(v, v_old - ε, v_old + ε) - R)²)
+    L = -sg(min(ρ, cap)) A log π(a)
 
-  No gradient flows to `old_values` or `returns`.
+  Unlike in `clipped_policy_loss`, tokens far from the old policy (the rare ones
+  at which a chain of thought turns) still learn.
 
-  See Huang et al., section 4 (https://arxiv.org/abs/2403.17031).
+  See MiniMax, eq. 4 and 5 (https://arxiv.org/abs/2506.13585).
 
   Args:
-    values: the value before every token, [...].
-    old_values: the same when the tokens were sampled, [...].
-    returns: what the values should have been, [...].
-    clip: how far a value may move from its old one.
+    logps, old_logps, advantages: as for `clipped_policy_loss`.
+    cap: the largest weight, not its distance from 1.
 
   Returns:
     The loss and the metrics of every token, all [...].
   """
-  values, old_values, returns = matched(values, old_values, returns)
-  old_values, returns = jax.lax.stop_gradient((old_values, returns))
-  near = old_values + jnp.clip(values - old_values, -clip, clip)
-  error, near_error = (values - returns) ** 2, (near - returns) ** 2
-  metrics = {
-    'value/error': error,
-    'value/clipped': jnp.asarray(near_error > error, error.dtype),
-  }
-  return 0.5 * jnp.maximum(error, near_error), metrics
+  logps, old_logps = matched(logps, old_logps)
+  advantages = broadcast_scores('advantages', advantages, logps)
+  log_ratio = jax.lax.stop_gradient(logps - old_logps)
+  ratio = bounded_exp(log_ratio)
+  loss = -jnp.minimum(ratio, cap) * advantages * logps
+  return loss, _ratio_metrics(log_ratio, ratio, ratio > cap)
 
 
-def kl_estimate(
+def sapo_loss(
   logps: Array,
-  ref_logps: Array,
+  old_logps: Array,
+  advantages: Array,
   *,
-  kind: str = 'k3',
-  old_logps: Array | None = None,
-) -> Array:
-  """KL(π ‖ π_ref), estimated at tokens sampled from π.
+  tau_positive: float = 1.0,
+  tau_negative: float = 1.05,
+) -> tuple[Array, Metrics]:
+  """SAPO: a soft gate in place of the clip.
 
-    k1 = -x     k2 = x² / 2     k3 = eˣ - x - 1     with   x = log π_ref - log π
+    L = -(4 / τ) σ(τ (ρ - 1)) A
 
-  As values, inside a reward: k1 and k3 have no bias, and k3 is never negative.
-  As losses, differentiated: the gradient of k2 is on average that of the KL,
-  that of k3 is the gradient of KL(π_ref ‖ π), and that of k1 is zero.
+  with τ by the sign of A. At ρ = 1 its gradient is that of REINFORCE, and it
+  fades to both sides.
 
-  See Schulman (http://joschu.net/blog/kl-approx.html).
+  See Gao et al., eq. 5 and 6 (https://arxiv.org/abs/2511.20347).
 
   Args:
-    logps: log-probs of the sampled tokens under the policy, [...].
-    ref_logps: the same under the reference; no gradient flows to it, [...].
-    kind: 'k1', 'k2' or 'k3'.
-    old_logps: under the policy that sampled, [...]. If given, the estimate is
-      multiplied by the ratio π / π_old, which makes it unbiased off policy too.
+    logps, old_logps, advantages: as for `clipped_policy_loss`.
+    tau_positive: sharpness of the gate where A > 0.
+    tau_negative: sharpness elsewhere.
 
   Returns:
-    The estimate of every token, [...].
+    The loss and the metrics of every token, all [...]; 'policy/clipped' is the
+    share of the gradient that the gate takes away.
   """
-  logps, ref_logps = matched(logps, ref_logps)
-  x = jax.lax.stop_gradient(ref_logps) - logps
-  estimate = choose(
-    'kind of KL estimate',
-    kind,
-    {
-      'k1': lambda: -x,
-      'k2': lambda: 0.5 * x**2,
-      'k3': lambda: _expm1_minus(x),
-    },
-  )()
-  if old_logps is None:
-    return estimate
   logps, old_logps = matched(logps, old_logps)
-  return estimate * bounded_exp(logps - jax.lax.stop_gradient(old_logps))
+  advantages = broadcast_scores('advantages', advantages, logps)
+  log_ratio = logps - jax.lax.stop_gradient(old_logps)
+  ratio = bounded_exp(log_ratio)
+  tau = jnp.where(advantages > 0, tau_positive, tau_negative)
+  gate = jax.nn.sigmoid(tau * (ratio - 1))
+  metrics = _ratio_metrics(log_ratio, ratio, 1 - 4 * gate * (1 - gate))
+  return -(4 / tau) * gate * advantages, metrics
 
 
-def _expm1_minus(x):
-  """eˣ - 1 - x; `expm1` is exact near 0, where this is nearly 0 / 0."""
-  near = jnp.clip(x, -1.0, 1.0)
-  return jnp.where(
-    jnp.abs(x) < 1.0, jnp.expm1(near) - near, bounded_exp(x) - 1 - x
-  )
+def vespo_loss(
+  logps: Array,
+  old_logps: Array,
+  advantages: Array,
+  mask: Array,
+  segments: Array | None = None,
+  *,
+  k_positive: float = 2.0,
+  lam_positive: float = 3.0,
+  k_negative: float = 3.0,
+  lam_negative: float = 2.0,
+) -> tuple[Array, Metrics]:
+  """VESPO: a smooth weight of whole sequences.
+
+    L = -sg(w^k e^{λ (1 - w)}) A log π(a)   with   w = π(y) / π_old(y)
+
+  a product over the tokens of the response; k and λ by the sign of A. The
+  weight is 1 at w = 1 and fades to both sides.
+
+  See Shen et al. (https://arxiv.org/abs/2602.10693).
+
+  Args:
+    logps, old_logps: [..., T].
+    advantages: [..., T], or of size 1 along some axes ([B, 1]).
+    mask: the tokens of the responses, [..., T].
+    segments: int [..., T]; where given, every document is a response.
+    k_positive, lam_positive: k and λ where A ≥ 0.
+    k_negative, lam_negative: k and λ elsewhere.
+
+  Returns:
+    The loss and the metrics of every token, all [..., T].
+  """
+  logps, old_logps, _ = matched(logps, old_logps, mask)
+  advantages = broadcast_scores('advantages', advantages, logps)
+  log_ratio = jax.lax.stop_gradient(logps - old_logps)
+  log_w = document_sums(jnp.where(mask, log_ratio, 0.0), segments)
+  is_good = advantages >= 0
+  k = jnp.where(is_good, k_positive, k_negative)
+  lam = jnp.where(is_good, lam_positive, lam_negative)
+  weight = bounded_exp(k * log_w + lam * (1 - bounded_exp(log_w)))
+  metrics = _ratio_metrics(log_ratio, bounded_exp(log_ratio), 0 * log_ratio)
+  del metrics['policy/clipped']
+  metrics['policy/weight'] = jnp.broadcast_to(weight, logps.shape)
+  return -weight * advantages * logps, metrics
 
 
-def _advantages(advantages, like):
-  (advantages,) = widened(advantages)
-  if advantages.ndim != like.ndim or any(
-    a not in (1, b) for a, b in zip(advantages.shape, like.shape)
+def broadcast_scores(name: str, scores: Array, like: Array) -> Array:
+  """Scores that have, or may be stretched to, the shape of `like`."""
+  (scores,) = widened(scores)
+  if scores.ndim != like.ndim or any(
+    a not in (1, b) for a, b in zip(scores.shape, like.shape)
   ):
     raise ValueError(
-      f'advantages have shape {advantages.shape}, log-probs {like.shape}: give '
-      'one for every token, or axes of size 1 (advantages[:, None]).'
+      f'{name} have shape {scores.shape}, log-probs {like.shape}: give one for '
+      f'every log-prob, or axes of size 1 (as {name}[:, None]).'
     )
-  return jax.lax.stop_gradient(advantages)
+  return jax.lax.stop_gradient(scores)
 
 
 def _ratio_metrics(log_ratio, ratio, clipped):
   return {
     'policy/ratio': ratio,
-    'policy/approx_kl': _expm1_minus(log_ratio),
+    'policy/approx_kl': expm1_minus(log_ratio),
     'policy/clipped': jnp.asarray(clipped, ratio.dtype),
   }

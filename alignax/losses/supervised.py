@@ -1,7 +1,9 @@
 """Losses on demonstrations, one entry for each token."""
 
+import jax
+
 from alignax.logps import logit_stats
-from alignax.numerics import matched, widened
+from alignax.numerics import bounded_exp, log1mexp, matched, widened
 from alignax.types import Array, Metrics
 
 
@@ -72,6 +74,41 @@ def nll_loss(
   if z_loss:
     loss += z_loss * _needed('logz', logz, logps) ** 2
   return loss, {'token/logps': logps}
+
+
+def dft_loss(logps: Array) -> tuple[Array, Metrics]:
+  """Dynamic fine-tuning: the log-likelihood, weighted by the probability.
+
+    L = -sg(p) log p
+
+  Plain SFT is a policy gradient whose reward is 1 / p, so that rare tokens get
+  enormous weight; this takes the 1 / p out again.
+
+  See Wu et al., eq. 9 (https://arxiv.org/abs/2508.05629).
+
+  Args: logps, of the targets, [...].
+  Returns: the loss and the metrics of every token, all [...].
+  """
+  (logps,) = widened(logps)
+  probability = jax.lax.stop_gradient(bounded_exp(logps))
+  return -probability * logps, {'token/logps': logps}
+
+
+def unlikelihood_loss(logps: Array) -> tuple[Array, Metrics]:
+  """Pushes the probability of given tokens down.
+
+    L = -log(1 - p)
+
+  For tokens that should not have been said: repetitions, or responses that were
+  marked as bad. Past log p = -1e-6 the loss follows its tangent.
+
+  See Welleck et al., eq. 2 (https://arxiv.org/abs/1908.04319).
+
+  Args: logps, of the unwanted tokens, [...].
+  Returns: the loss and the metrics of every token, all [...].
+  """
+  (logps,) = widened(logps)
+  return -log1mexp(logps), {'token/logps': logps}
 
 
 def _needed(name, x, like):
