@@ -31,32 +31,37 @@ def load(
     )
   # Configs import `configs.common`, and a user's may import their own modules.
   sys.path[:0] = [p for p in ('.',) if p not in sys.path]
+  config = _parse([f'--config={source}'])
+  for item in overrides:
+    match = re.match(r'--config\.([\w.]+)=', item)
+    if match is None:
+      raise ValueError(
+        f'{item!r} is not understood; overrides look like '
+        '--config.total_steps=100.'
+      )
+    _check_key(match[1], _keys(config))
+  return _parse([f'--config={source}', *overrides])
+
+
+def _parse(arguments: list[str]) -> ml_collections.ConfigDict:
   values = flags.FlagValues()
   config_flags.DEFINE_config_file('config', flag_values=values)
-  arguments = ['alignax', f'--config={source}', *overrides]
   try:
-    left = values(arguments)
-  except flags.UnrecognizedFlagError as error:
-    raise ValueError(_unknown(error, source)) from error
+    values(['alignax', *arguments])
   except flags.Error as error:
     raise ValueError(str(error)) from error
-  if len(left) > 1:
-    raise ValueError(
-      f'{left[1]!r} is not understood; overrides look like '
-      '--config.total_steps=100.'
-    )
   return values.config
 
 
-def _unknown(error, source: str) -> str:
-  key = error.flagname.removeprefix('config.')
-  known = _keys(load(source))
-  close = difflib.get_close_matches(key, known, 1, 0.5)
-  # A key is often right but in the wrong place: optimizer.beta for b1, say.
+def _check_key(key: str, known: list[str]):
+  if key in known:
+    return
+  # A key is often right but in the wrong place: config.beta, say.
   last = key.rsplit('.', 1)[-1]
-  close += [k for k in known if re.search(rf'(^|\.){re.escape(last)}$', k)]
-  hint = f'; did you mean config.{close[0]}?' if close else '.'
-  return f'--{error.flagname}: there is no such key{hint}'
+  close = [k for k in known if k.rsplit('.', 1)[-1] == last]
+  close += difflib.get_close_matches(key, known, 1, 0.5)
+  hint = f'; did you mean --config.{close[0]}?' if close else '.'
+  raise ValueError(f'--config.{key}: there is no such key{hint}')
 
 
 def _keys(config, prefix: str = '') -> list[str]:

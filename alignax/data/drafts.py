@@ -14,11 +14,20 @@ from alignax.data.templates import Template
 
 @dataclasses.dataclass(frozen=True)
 class Draft:
-  """An example before it is tokenised: texts, spans to learn, and labels."""
+  """An example before it is tokenised.
+
+  Attributes:
+    texts: of every candidate.
+    spans: characters to learn, of every candidate.
+    raw: whether it is a document of its own rather than a conversation.
+    unwritten: whether the template leaves out some of the row.
+    labels: other fields of the example.
+  """
 
   texts: tuple[str, ...]
   spans: tuple[list[tuple[int, int]], ...]
   raw: bool = False
+  unwritten: bool = False
   labels: dict = dataclasses.field(default_factory=dict)
 
 
@@ -63,7 +72,16 @@ def _text(row, template, turns):
   first = learned[-1] if learned and turns == 'last' else 0
   tools = row.get('tools')
   text, spans = assistant_spans(template, messages, tools, first=first)
-  return [Draft((text,), (spans,))]
+  unwritten = not _is_written(text, messages, tools)
+  return [Draft((text,), (spans,), unwritten=unwritten)]
+
+
+def _is_written(text: str, messages, tools) -> bool:
+  """Whether a rendered text holds every turn and names every tool."""
+  names = [tool['function'].get('name', '') for tool in tools or ()]
+  return all(part in text for part in names) and all(
+    message['content'].strip() in text for message in messages
+  )
 
 
 def _pairs(row, template, turns):
@@ -109,8 +127,10 @@ def _prompts(row, template, turns):
     prompt = row['prompt']
   else:
     return None
-  text = template.render(prompt, row.get('tools'), prompt=True)
-  return [Draft((text,), ([],))]
+  tools = row.get('tools')
+  text = template.render(prompt, tools, prompt=True)
+  unwritten = not _is_written(text, prompt, tools)
+  return [Draft((text,), ([],), unwritten=unwritten)]
 
 
 def _candidates(row, template, responses, labels) -> Draft:
@@ -122,7 +142,10 @@ def _candidates(row, template, responses, labels) -> Draft:
       for r in responses
     )
   )
-  return Draft(texts, spans, labels=labels)
+  unwritten = not all(
+    _is_written(text, prompt + r, tools) for text, r in zip(texts, responses)
+  )
+  return Draft(texts, spans, unwritten=unwritten, labels=labels)
 
 
 def tokenise(tokenizer, drafts: list[Draft], *, bos: bool) -> list[tuple]:

@@ -173,40 +173,24 @@ class _Work:
   ) -> list[Example]:
     """One draft's examples, none longer than the length."""
     where, longest = self.rows.where(i), max(map(len, tokens))
-    if merged:
-      self.report.add('merged', where)
     labels = draft.labels | {'row': i, 'source': self.rows.source(i)}
-    if self.kind == 'prompts' and longest > self.length:
-      error = self.error(where, longest, 'prompt', f'at most {self.length}')
-      return self.bad('too_long', error, on_bad_row)
-    if self.kind == 'prompts':
-      return [Example(tokens, learned, **labels)]
-    if draft.raw and longest > self.length:
-      self.report.add('divided', where)
+    if problem := _problem(self.kind, tokens, learned, self.length):
+      what, error = problem
+      return self.bad(what, error.at(where), on_bad_row)
+    for what, is_so in (
+      ('merged', merged),
+      ('unwritten', draft.unwritten),
+      ('divided', draft.raw and longest > self.length),
+      ('cut', not draft.raw and longest > self.length),
+    ):
+      if is_so:
+        self.report.add(what, where)
+    if draft.raw:
       pieces = windows(tokens[0], learned[0], self.length)
       return [Example((t,), (m,), **labels) for t, m in pieces]
     # Copies, so that what is cut off is not kept in memory.
-    learned = tuple(m[: self.length].copy() for m in learned)
-    tokens = tuple(t[: self.length].copy() for t in tokens)
-    if not all(m[1:].any() for m in learned):
-      expected = 'an assistant turn to learn'
-      if longest > self.length:
-        expected = f'a response that starts within {self.length} tokens'
-      error = self.error(where, longest, 'response', expected)
-      return self.bad('no_target', error, on_bad_row)
-    if len(tokens) == 2 and np.array_equal(*tokens):
-      expected = f'responses that differ within {self.length} tokens'
-      error = self.error(where, longest, 'response', expected)
-      return self.bad('no_target', error, on_bad_row)
-    if longest > self.length:
-      self.report.add('cut', where)
-    return [Example(tokens, learned, **labels)]
-
-  def error(self, where, longest, field, expected) -> RowError:
-    found = f'nothing to learn from in {longest} tokens'
-    if field == 'prompt':
-      found = f'{longest} tokens'
-    return RowError(field=field, found=found, expected=expected, where=where)
+    cut = lambda arrays: tuple(a[: self.length].copy() for a in arrays)
+    return [Example(cut(tokens), cut(learned), **labels)]
 
   def bad(self, what: str, error: RowError, on_bad_row: str) -> list:
     """Counts a row that cannot be used, or stops there."""
@@ -214,6 +198,30 @@ class _Work:
       raise error
     self.report.add(what, error.where, str(error))
     return []
+
+
+def _problem(kind, tokens, learned, length) -> tuple[str, RowError] | None:
+  """Why there is nothing to learn from an example, by the name of a count."""
+  longest = max(map(len, tokens))
+  if kind == 'prompts':
+    if longest <= length:
+      return None
+    return 'too_long', RowError(
+      field='prompt', found=f'{longest} tokens', expected=f'at most {length}'
+    )
+  if not all(m[1:length].any() for m in learned):
+    expected = 'an assistant turn to learn'
+    if longest > length:
+      expected = f'a response that starts within {length} tokens'
+  elif len(tokens) == 2 and np.array_equal(*(t[:length] for t in tokens)):
+    expected = f'responses that differ within {length} tokens'
+  else:
+    return None
+  return 'no_target', RowError(
+    field='response',
+    found=f'nothing to learn from in {longest} tokens',
+    expected=expected,
+  )
 
 
 def _digest(example: Example) -> bytes:

@@ -12,6 +12,7 @@ WHAT = {
   'cut': 'rows cut to the length',
   'divided': 'documents divided into pieces of the length',
   'merged': 'rows where a token spans the start of a response, not learned',
+  'unwritten': 'rows of which the template leaves text or tools out',
   'neutralised': 'rows that spell control tokens, neutralised',
 }
 

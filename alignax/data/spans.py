@@ -61,36 +61,50 @@ def assistant_spans(
     )
   if marked := template.render_spans(messages, tools):
     text, spans = marked
-    return text, _marked(template, messages, tools, text, spans, first)
-  text = template.render(messages, tools)
-  return text, [_turn(template, messages, tools, text, i) for i in turns]
+    spans = _marked(template, messages, tools, text, spans, first)
+  else:
+    text = template.render(messages, tools)
+    spans = [_turn(template, messages, tools, text, i) for i in turns]
+  for i, (start, end) in zip(turns, spans):
+    _check_text(template, text[start:end], i)
+  return text, spans
+
+
+def _check_text(template: Template, turn: str, i: int) -> None:
+  """An end alone would teach the model to say nothing."""
+  if not turn.removesuffix(_end_token(template, turn)).strip():
+    raise RowError(
+      field=f'messages[{i}]',
+      found=f'a turn of which {template.name} writes no text',
+      expected='text, or tool calls and a template that writes them, such as '
+      "template='chatml'",
+    )
+
+
+def _end_token(template: Template, turn: str) -> str:
+  """The added token that a text ends with, or ''."""
+  tokens = template.tokenizer.get_added_vocab()
+  return max(filter(turn.endswith, tokens), key=len, default='')
 
 
 def _turn(template, messages, tools, text: str, i: int) -> tuple[int, int]:
   head = template.render(messages[:i], tools, prompt=True)
   if not text.startswith(head):
     raise TemplateRefused(_why(template, messages, text, head, i, 'start'))
-  whole = template.render(messages[: i + 1], tools)
+  last = i + 1 == len(messages)
+  whole = text if last else template.render(messages[: i + 1], tools)
   if not text.startswith(whole):
     raise TemplateRefused(_why(template, messages, text, whole, i, 'end'))
-  if len(whole) <= len(head):
-    raise TemplateRefused(
-      f'{template.name} writes nothing for turn {i} (assistant). {WAYS_OUT}'
-    )
-  if head == template.render(messages[:i], tools):
-    _check_header(template, messages[i]['content'], whole[len(head) :], i)
-  return len(head), _without_space(template, text, len(head), len(whole))
-
-
-def _check_header(template, content: str, turn: str, i: int) -> None:
-  """A template may write no generation prompt only if turns have no header."""
-  header = turn[: max(turn.find(content.strip()), 0)]
-  if header.strip():
+  content, turn = messages[i]['content'].strip(), whole[len(head) :]
+  header = turn[: max(turn.find(content), 0)].strip()
+  # Turns may have no generation prompt only if they have no header either.
+  if header and head == template.render(messages[:i], tools):
     raise TemplateRefused(
       f'{template.name} ignores add_generation_prompt, so that the model would '
       f'have to write the header of turn {i} itself: {header!r} before the '
       f'response. {WAYS_OUT}'
     )
+  return len(head), _without_space(template, text, len(head), len(whole))
 
 
 def _without_space(template, text: str, start: int, end: int) -> int:
@@ -99,10 +113,7 @@ def _without_space(template, text: str, start: int, end: int) -> int:
   Where no token ends the turn, white space may be what does: it stays.
   """
   stripped = text[start:end].rstrip()
-  tokens = template.tokenizer.get_added_vocab()
-  if any(stripped.endswith(token) for token in tokens):
-    return start + len(stripped)
-  return end
+  return start + len(stripped) if _end_token(template, stripped) else end
 
 
 def _marked(template, messages, tools, text, spans, first):
@@ -137,10 +148,7 @@ def stop_token(template: Template) -> str | None:
   turn = {'role': 'assistant', 'content': 'b'}
   messages = [{'role': 'user', 'content': 'a'}, turn]
   text, spans = assistant_spans(template, messages)
-  ending = text[spans[-1][0] : spans[-1][1]].removesuffix('\n')
-  tokens = template.tokenizer.get_added_vocab()
-  found = [token for token in tokens if ending.endswith(token)]
-  return max(found, key=len, default=None)
+  return _end_token(template, text[: spans[-1][1]]) or None
 
 
 def _why(template, messages, text, prefix, i, edge) -> str:

@@ -14,8 +14,19 @@ from typing import Any
 from alignax.data.rows import RowError
 
 CHATML = (
-  "{{ bos }}{% for message in messages %}{{ '<|im_start|>' + message['role']"
-  " + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+  "{{ bos }}{% set listed = '<tools>\\n' + (tools | tojson) + '\\n</tools>' "
+  "if tools else '' %}"
+  "{% if tools and messages and messages[0]['role'] != 'system' %}"
+  "{{ '<|im_start|>system\\n' + listed + '<|im_end|>\\n' }}{% endif %}"
+  '{% for message in messages %}'
+  "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}"
+  "{% if tools and loop.first and message['role'] == 'system' %}"
+  "{{ '\\n\\n' + listed }}{% endif %}"
+  "{% for call in message['tool_calls'] or [] %}"
+  "{{ '\\n' if message['content'] or not loop.first else '' }}"
+  "{{ '<tool_call>\\n' + (call['function'] | tojson) + '\\n</tool_call>' }}"
+  '{% endfor %}'
+  "{{ '<|im_end|>\\n' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 ALPACA = (

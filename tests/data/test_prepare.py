@@ -128,6 +128,19 @@ def test_control_tokens_in_text_are_counted(qwen):
   assert report.named['neutralised'] == ['rows:1']
 
 
+def test_what_a_template_leaves_out_is_counted(qwen):
+  tool = {'type': 'function', 'function': {'name': 'calculator'}}
+  messages = [
+    {'role': 'user', 'content': 'a'},
+    {'role': 'assistant', 'content': 'b'},
+  ]
+  rows = [{'messages': messages, 'tools': [tool]}, {'messages': messages}]
+  count = lambda **kw: data.prepare(rows, qwen, length=100, **kw)[1].named
+  assert count(kind='text')['unwritten'] == ['rows:1']
+  assert count(kind='prompts')['unwritten'] == ['rows:1']
+  assert not count(kind='text', template='chatml')['unwritten']
+
+
 def test_the_report_adds_up(qwen):
   rows = [ask(assistant=f'It is {i}.') for i in range(300)]
   examples, report = data.prepare(rows, qwen, kind='text', length=99)

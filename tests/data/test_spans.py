@@ -73,6 +73,31 @@ def test_learns_calls_but_not_what_tools_return(qwen):
   assert last == 'Four.<|im_end|>'
 
 
+def test_chatml_writes_tools_and_calls(qwen):
+  template = make_template(qwen, 'chatml')
+  tools = [{'type': 'function', 'function': {'name': 'add'}}]
+  for messages in (CALLS, CHAT[:1] + CALLS):
+    text, spans = assistant_spans(template, messages, tools)
+    assert text.count('<tools>') == 1 and text.count('system') == 1
+    first, last = [text[start:end] for start, end in spans]
+    assert first == (
+      '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+      '<|im_end|>'
+    )
+    assert last == 'Four.<|im_end|>'
+
+
+def test_a_turn_of_which_nothing_is_written_is_a_bad_row(qwen):
+  """A template without tools would teach an end with nothing before it."""
+  plain = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + "
+    "m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+  )
+  with pytest.raises(data.RowError, match=r'messages\[1\].*writes no text'):
+    assistant_spans(make_template(qwen, plain), CALLS)
+
+
 def test_learns_the_last_turn_only_if_asked(qwen):
   assert learned_text(qwen, CHAT, turns='last') == ['It is four.<|im_end|>']
 
@@ -120,7 +145,7 @@ def test_a_template_whose_prompt_differs_is_refused(qwen):
 def test_a_template_without_a_generation_prompt(qwen):
   """Refused if the header of a turn would be learned; else there is none."""
   start = tiny_tokenizers.QWEN.index('{% if add_generation_prompt')
-  with pytest.raises(TemplateRefused, match="'<.im_start.>assistant.n' before"):
+  with pytest.raises(TemplateRefused, match="'<.im_start.>assistant' before"):
     assistant_spans(make_template(qwen, tiny_tokenizers.QWEN[:start]), CHAT)
   bracketed = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}"
