@@ -45,9 +45,13 @@ def load(
 
 def _parse(arguments: list[str]) -> ml_collections.ConfigDict:
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values)
+  argv = ['alignax', *arguments]
+  # Overrides are looked for in `sys_argv`, which is the process's otherwise.
+  config_flags.DEFINE_config_file(
+    'config', flag_values=values, sys_argv=argv
+  )
   try:
-    values(['alignax', *arguments])
+    values(argv)
   except flags.Error as error:
     raise ValueError(str(error)) from error
   return values.config

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from alignax import fused_head
 from alignax.models.config import Config
+from alignax.models.init import random_params
 from alignax.models.transformer import Cache, Transformer
 from alignax.types import Array, Batch, Params
 
@@ -32,17 +33,7 @@ class Model:
 
   def init(self, key: Array, *, value_head: bool = False) -> Params:
     """Fresh parameters, float32; a value head replaces the language head."""
-    backbone_key, head_key = jax.random.split(key)
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    module = Transformer(self.config)
-    params = module.init(backbone_key, tokens, tokens + 1, tokens)['params']
-    if value_head:
-      return add_value_head(params)
-    if not self.config.tie_embeddings:
-      shape = (self.config.vocab_size, self.config.width)
-      table = 0.02 * jax.random.normal(head_key, shape)
-      params = params | {'lm_head': {'embedding': table}}
-    return params
+    return _init(self.config, value_head, key)
 
   def hidden(
     self, params: Params, batch: Batch, *, noise: Array | None = None
@@ -177,6 +168,18 @@ class Model:
     )
     cap = self.config.final_softcap
     return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _init(config: Config, value_head: bool, key: Array) -> Params:
+  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  shapes = jax.eval_shape(
+    Transformer(config).init, key, tokens, tokens, tokens
+  )['params']
+  if not config.tie_embeddings and not value_head:
+    shapes = shapes | {'lm_head': shapes['embed']}
+  params = random_params(config, shapes, key)
+  return add_value_head(params) if value_head else params
 
 
 def values_of(params: Params, hidden: Array) -> Array:

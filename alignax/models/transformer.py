@@ -28,6 +28,8 @@ POLICIES = {
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'block': None,
 }
+# Only shapes are taken from the module; `init.py` draws the values.
+UNSET = nn.initializers.zeros
 
 
 class Cache(flax.struct.PyTreeNode):
@@ -65,8 +67,7 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     config = self.config
-    start = nn.initializers.constant(1.0 - config.norm_offset)
-    scale = self.param('scale', start, (x.shape[-1],))
+    scale = self.param('scale', UNSET, (x.shape[-1],))
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
     normed = x32 * jax.lax.rsqrt(mean_square + config.norm_eps)
@@ -85,18 +86,11 @@ class Linear(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     axes = len(self.inputs)
-    init = nn.initializers.variance_scaling(
-      1.0,
-      'fan_in',
-      'normal',
-      in_axis=tuple(range(axes)),
-      out_axis=tuple(range(axes, axes + len(self.outputs))),
-    )
-    kernel = self.param('kernel', init, (*self.inputs, *self.outputs))
+    kernel = self.param('kernel', UNSET, (*self.inputs, *self.outputs))
     contract = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
     y = jax.lax.dot_general(x, kernel.astype(self.dtype), (contract, ((), ())))
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, self.outputs)
+      bias = self.param('bias', UNSET, self.outputs)
       y += bias.astype(self.dtype)
     return y
 
@@ -245,8 +239,7 @@ class Embed(nn.Module):
   @nn.compact
   def __call__(self, inputs: Array) -> Array:
     config = self.config
-    init = nn.initializers.normal(0.02)
-    table = self.param('embedding', init, (config.vocab_size, config.width))
+    table = self.param('embedding', UNSET, (config.vocab_size, config.width))
     x = jnp.take(table, inputs, axis=0).astype(config.dtype)
     # The factor is rounded to the compute dtype, as Gemma was trained.
     return x * jnp.asarray(config.embed_scale, x.dtype)
