@@ -62,23 +62,26 @@ class Examples(list):
     super().__init__(examples)
     self.kind, self.rows, self.weights = kind, rows, weights
 
-  def like(self, examples) -> 'Examples':
-    """Other examples of the same rows."""
-    return Examples(
-      examples, kind=self.kind, rows=self.rows, weights=self.weights
-    )
 
-  def with_ref_logps(self, ref_logps) -> 'Examples':
-    """The same examples, with reference log-probs [len(self), candidates]."""
-    if len(ref_logps) != len(self):
-      raise ValueError(
-        f'ref_logps: found {len(ref_logps)} rows, expected one for each of '
-        f'{len(self)} examples'
-      )
-    return self.like(
-      dataclasses.replace(e, ref_logps=tuple(map(float, logps)))
-      for e, logps in zip(self, ref_logps)
+def attach_ref_logps(examples: list[Example], ref_logps) -> None:
+  """Puts reference log-probs, precomputed once, into examples, in place.
+
+  Batches of these examples then have `ref_logps`, also if they were made
+  before.
+
+  Args:
+    examples: the examples.
+    ref_logps: log-prob of every candidate of every example, [len(examples)] or
+      [len(examples), N].
+  """
+  if len(ref_logps) != len(examples):
+    raise ValueError(
+      f'ref_logps: found {len(ref_logps)} rows, expected one for each of '
+      f'{len(examples)} examples'
     )
+  for i, logps in enumerate(np.asarray(ref_logps, np.float64)):
+    logps = tuple(np.atleast_1d(logps)[: len(examples[i].tokens)].tolist())
+    examples[i] = dataclasses.replace(examples[i], ref_logps=logps)
 
 
 def shift(tokens: np.ndarray, learned: np.ndarray) -> dict[str, np.ndarray]:

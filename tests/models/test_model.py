@@ -47,6 +47,10 @@ def batch(*rows: dict) -> dict:
   return {k: np.stack([r[k] for r in rows]) for k in rows[0]}
 
 
+def tokens(rows: dict) -> tuple:
+  return tuple(rows[k] for k in ('inputs', 'segments', 'positions'))
+
+
 def separate(packed: dict, segment: int) -> dict:
   """One document of a packed row, in a row of its own."""
   keep = packed['segments'] == segment
@@ -128,9 +132,9 @@ class TestScores:
     model, params = tiny(tie_embeddings=False)
     params = models.add_value_head(params, keep_lm_head=True)
     rows = batch(row(9))
-    logps, values = call(
-      model, 'logps_and_values', params, rows)
-    np.testing.assert_allclose(logps, call(model, 'logps', params, rows), atol=1e-6)
+    logps, values = call(model, 'logps_and_values', params, rows)
+    expected = call(model, 'logps', params, rows)
+    np.testing.assert_allclose(logps, expected, atol=1e-6)
     np.testing.assert_array_equal(values, 0)
 
 
@@ -139,8 +143,7 @@ class TestLogps:
   def test_of_the_logits(self, tiny, softcap):
     model, params = tiny(final_softcap=softcap)
     rows = batch(row(12), row(5, 6))
-    logits = call(model, 'logits', params, rows['inputs'], rows['segments'], rows['positions']
-    )
+    logits = call(model, 'logits', params, *tokens(rows))
     expected = jnp.take_along_axis(
       jax.nn.log_softmax(logits / 0.7), rows['targets'][..., None], axis=-1
     )[..., 0]
@@ -167,18 +170,15 @@ class TestCache:
     """Parts with padding between them, each where its row goes on."""
     model, params = tiny(window=window, local_layers=(True, False))
     whole = batch(row(9), row(6))
-    full = call(model, 'logits', params, whole['inputs'], whole['segments'], whole['positions']
-    )
+    full = call(model, 'logits', params, *tokens(whole))
     cache = model.init_cache(2, 2 * LENGTH)
-    last = []
     for start, length in ((0, 4), (4, 3)):  # Padded on the left to 5 each.
       part = [
         np.pad(whole[k][:, start : start + length], ((0, 0), (5 - length, 0)))
         for k in ('inputs', 'segments', 'positions')
       ]
       # Row 2 has 6 tokens: its second part is shorter, so it has a gap too.
-      hidden, cache = call(model, 'extend', params, cache, *part)
-      last.append(hidden)
+      _, cache = call(model, 'extend', params, cache, *part)
     logits, cache = call(model, 'decode', params, cache, whole['inputs'][:, 7])
     np.testing.assert_allclose(logits[0], full[0, 7], atol=1e-4)
     np.testing.assert_array_equal(cache.length, 11)
@@ -191,7 +191,8 @@ def test_bfloat16_compute_keeps_float32_heads(tiny):
   assert call(half, 'hidden', params, rows).dtype == jnp.bfloat16
   logps = call(half, 'logps', params, rows)
   assert logps.dtype == jnp.float32
-  np.testing.assert_allclose(logps, call(model, 'logps', params, rows), atol=0.1)
+  expected = call(model, 'logps', params, rows)
+  np.testing.assert_allclose(logps, expected, atol=0.1)
 
 
 def test_gradients_are_finite_where_all_is_padding(tiny):

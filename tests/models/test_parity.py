@@ -102,9 +102,9 @@ def test_defaults_of_segments_and_positions(pair, rows):
 def test_cached_decode_is_the_full_forward(pair, rows, name):
   """Prefill of left-padded rows, then steps to past the window."""
   p = pair(name)
-  inputs, mask, positions = ([np.roll(x[1], LENGTH - SHORT) for x in rows])
-  inputs = np.stack([rows[0][0], inputs])
-  mask, positions = np.stack([rows[1][0], mask]), np.stack([rows[2][0], positions])
+  inputs, mask, positions = (
+    np.stack([x[0], np.roll(x[1], LENGTH - SHORT)]) for x in rows
+  )
   full = p.logits(p.params, inputs, mask, positions)
   prompt = 11  # The short row has two tokens in it.
 
