@@ -26,6 +26,7 @@ class Batches(Sequence):
   their index, they are the batch of a single host.
 
   Attributes:
+    examples: what the batches are made of.
     num_rows: rows in an epoch, each of one example or, packed, of several.
     num_segments: S, the most examples that share a row.
     num_candidates: N, the most candidates that an example has.
@@ -68,8 +69,7 @@ class Batches(Sequence):
     _check_examples(examples, kind, length, packing)
     self.kind, self.length, self.repeat = kind, length, repeat
     self.rows = getattr(examples, 'rows', ())
-    self._examples = examples
-    self._ref_logps = examples[0].ref_logps is not None
+    self.examples = examples
     parts = _by_source(examples, weights)
     bins = [_bins(examples, part, length, packing) for part in parts]
     self.num_rows = sum(map(len, bins))
@@ -95,31 +95,12 @@ class Batches(Sequence):
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:
     """This host's rows of the batch of a step."""
-    if step < 0 or (not self.repeat and step >= len(self)):
-      raise IndexError(f'step {step} of {len(self)}')
-    start = int(step) * self.batch_size + self._first
-    rows = [self._row(i) for i in range(start, start + self._per_host)]
+    rows = [self._row(numbers) for numbers in self._numbers(step)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
     """One epoch."""
     return self.iterate(0, len(self))
-
-  @property
-  def examples(self) -> Sequence[Example]:
-    """What the batches are made of."""
-    return self._examples
-
-  def where(self, step: int, most: int = 8) -> str:
-    """Files and row numbers that the batch of a step was made of."""
-    start = int(step) * self.batch_size
-    found = []
-    for i in range(start, start + self.batch_size):
-      for number in self._order[i]:
-        row = self._examples[number].row
-        found.append(self.rows.where(row) if self.rows else f'row {row}')
-    more = f' and {len(found) - most} more' if len(found) > most else ''
-    return ', '.join(found[:most]) + more
 
   def iterate(
     self, start: int = 0, stop: int | None = None, *, ahead: int = 4
@@ -137,16 +118,32 @@ class Batches(Sequence):
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
     return iter(steps.to_iter_dataset(options))
 
-  def _row(self, i: int) -> dict[str, np.ndarray]:
-    beyond = not self.repeat and i >= self.num_rows
-    numbers = () if beyond else self._order[i]
+  def where(self, step: int, *, most: int = 8) -> str:
+    """Files and numbers of the rows in this host's batch of a step."""
+    name = getattr(self.rows, 'where', lambda row: f'row {row}')
+    rows = [self.examples[n].row for row in self._numbers(step) for n in row]
+    rows = list(dict.fromkeys(rows))
+    more = f' and {len(rows) - most} more' if len(rows) > most else ''
+    return ', '.join(map(name, rows[:most])) + more
+
+  def _numbers(self, step: int) -> list[Sequence[int]]:
+    """The examples, by number, in each of this host's rows of a step."""
+    if step < 0 or (not self.repeat and step >= len(self)):
+      raise IndexError(f'step {step} of {len(self)}')
+    start = int(step) * self.batch_size + self._first
+    rows = range(start, start + self._per_host)
+    # Beyond the end of one pass there is padding.
+    beyond = lambda i: not self.repeat and i >= self.num_rows
+    return [() if beyond(i) else self._order[i] for i in rows]
+
+  def _row(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
     return make_row(
-      [self._examples[number] for number in numbers],
+      [self.examples[number] for number in numbers],
       kind=self.kind,
       length=self.length,
       segments=self.num_segments,
       candidates=self.num_candidates,
-      ref_logps=self._ref_logps,
+      ref_logps=self.examples[0].ref_logps is not None,
     )
 
 

@@ -116,14 +116,3 @@ def windows(tokens, learned, length: int) -> list[tuple]:
   """
   starts = range(0, max(len(tokens) - 1, 1), length - 1)
   return [(tokens[i : i + length], learned[i : i + length]) for i in starts]
-
-
-def attach_ref_logps(examples: list[Example], ref_logps) -> None:
-  """Puts log-probs [n, N] of the candidates into the n examples, in place."""
-  if len(examples) != len(ref_logps):
-    raise ValueError(
-      f'{len(ref_logps)} rows of log-probs for {len(examples)} examples'
-    )
-  for i, values in enumerate(ref_logps):
-    values = tuple(float(x) for x in values)
-    examples[i] = dataclasses.replace(examples[i], ref_logps=values)

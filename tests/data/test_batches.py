@@ -95,6 +95,19 @@ def test_reading_on_is_the_same_as_indexing(kind, packing):
       same(batch, again[step])
 
 
+def test_a_batch_names_its_rows(qwen, write):
+  path = write([{'prompt': f'Hello {i}'} for i in range(6)], 'a.jsonl')
+  examples, _ = data.prepare(
+    data.load_rows(path), qwen, kind='prompts', length=64
+  )
+  kw = dict(examples=examples, length=64, shuffle=False)
+  batches = make('prompts', **kw)
+  assert batches.where(1) == 'a.jsonl:5, a.jsonl:6, a.jsonl:1, a.jsonl:2'
+  assert batches.where(0, most=1) == 'a.jsonl:1 and 3 more'
+  assert make('prompts', **kw, repeat=False).where(1) == 'a.jsonl:5, a.jsonl:6'
+  assert make('prompts', shuffle=False).where(0, most=1).startswith('row 0')
+
+
 def test_iterating_takes_one_epoch():
   batches = make('text', n=20)
   assert len(list(batches)) == len(batches) == 5

@@ -170,22 +170,33 @@ def test_missing_candidates_have_rank_0():
 
 
 def test_ref_logps_follow_their_documents():
-  examples = data.Examples(random_examples('pairs'), kind='pairs')
+  """Also into batches that were made before they were known."""
+  examples = random_examples('pairs')
   logps = np.arange(80, dtype=np.float32).reshape(40, 2)
   batches = data.Batches(
-    examples.with_ref_logps(logps),
-    kind='pairs',
-    length=48,
-    batch_size=4,
-    seed=0,
-    packing=True,
+    examples, kind='pairs', length=48, batch_size=4, seed=0, packing=True,
     repeat=False,
-  )
+  )  # fmt: skip
+  assert 'ref_logps' not in batches[0]
+  data.attach_ref_logps(examples, logps)
   for batch in batches:
     b, s = np.nonzero(batch['examples'])
     numbers = batch['margins'][b, s].astype(int)  # The margin is the number.
     np.testing.assert_array_equal(batch['ref_logps'][b, :, s], logps[numbers])
-  with pytest.raises(
-    ValueError, match='found 3 rows, expected one for each of'
-  ):
-    examples.with_ref_logps(logps[:3])
+  with pytest.raises(ValueError, match='found 3 rows, expected one for each'):
+    data.attach_ref_logps(examples, logps[:3])
+
+
+def test_ref_logps_of_single_and_of_several_responses():
+  for kind, shape in (('unpaired', (2, 1)), ('rankings', (2, 3, 1))):
+    examples = random_examples(kind, n=8)
+    logps = np.arange(8 if kind == 'unpaired' else 24, dtype=np.float32)
+    logps = logps.reshape(8, -1) if kind == 'rankings' else logps
+    data.attach_ref_logps(examples, logps)
+    batch = data.Batches(
+      examples, kind=kind, length=24, batch_size=2, seed=0, shuffle=False
+    )[0]
+    assert batch['ref_logps'].shape == shape
+    n = len(examples[1].tokens)
+    found = batch['ref_logps'][1].reshape(-1)[:n]
+    np.testing.assert_array_equal(found, np.atleast_1d(logps[1])[:n])
