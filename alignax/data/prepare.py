@@ -68,6 +68,11 @@ def prepare(
     ValueError: a wrong argument, or not one example is left.
   """
   _check(kind, length, turns, on_bad_row)
+  if not getattr(tokenizer, 'is_fast', False):
+    raise TypeError(
+      f'tokenizer: found {type(tokenizer).__name__}, expected a fast tokenizer '
+      'of transformers, as data.load_tokenizer returns'
+    )
   formats.check_name(format)
   rows = Rows.of(rows, format=format)
   report = Report(kind, length, dropped_duplicates=drop_duplicates)

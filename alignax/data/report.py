@@ -63,8 +63,9 @@ class Report:
       (self.rows, 'rows read'),
       (self.examples, f'examples of kind {self.kind}'),
       (self.tokens, f'tokens, at most {self.length} an example'),
-      (self.targets, 'tokens learned from'),
     ]
+    if self.kind != 'prompts':
+      lines.append((self.targets, 'tokens learned from'))
     for what, text in WHAT.items():
       if n := self.counts[what]:
         if what == 'duplicates':

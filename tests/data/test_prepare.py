@@ -210,3 +210,39 @@ def test_load_tokenizer(qwen, tmp_path):
   (tmp_path / 'empty' / 'tokenizer.json').write_text('{')
   with pytest.raises(ValueError, match='cannot be read'):
     data.load_tokenizer(tmp_path / 'empty')
+
+
+def test_a_sentencepiece_model_will_do(tmp_path):
+  """Its tokens carry their leading space, and keep their places all the same."""
+  sentencepiece = pytest.importorskip('sentencepiece')
+  from tiny_tokenizers import CORPUS
+
+  (tmp_path / 'corpus').write_text('\n'.join(CORPUS * 20))
+  sentencepiece.SentencePieceTrainer.train(
+    input=str(tmp_path / 'corpus'),
+    model_prefix=str(tmp_path / 'tokenizer'),
+    vocab_size=330,
+    model_type='bpe',
+    byte_fallback=True,
+    hard_vocab_limit=False,
+    minloglevel=2,
+  )
+  config = {'tokenizer_class': 'LlamaTokenizer', 'add_bos_token': True}
+  (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
+  tokenizer = data.load_tokenizer(tmp_path)
+  template = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}{% else %}"
+    "{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+  )
+  [example], report = data.prepare(
+    [ask()], tokenizer, kind='text', length=99, template=template
+  )
+  learned = tokenizer.decode(example.tokens[0][example.learned[0]])
+  assert learned.strip() == 'It is four. </s>'
+  assert report.counts['merged'] == 0
+
+
+def test_a_tokenizer_that_is_none():
+  with pytest.raises(TypeError, match='found NoneType, expected a fast'):
+    data.prepare([ask()], None, kind='text', length=99)
