@@ -17,6 +17,7 @@ TRAINING = [
   'grain>=0.2.15,<0.3',
   'datasets>=5,<6',
   'transformers>=5.20,<6',
+  'huggingface-hub>=1,<3',
   'tokenizers>=0.22,<0.24',
   'jinja2>=3.1,<4',
   'sentencepiece>=0.2,<0.3',
@@ -26,7 +27,12 @@ TRAINING = [
   'tensorboardX>=2.6,<3',
   'tqdm>=4.66,<5',
 ]
-TEST = ['pytest>=9,<10', 'ruff>=0.15,<0.18']
+TEST = [
+  'pytest>=9,<10',
+  'pytest-xdist>=3.8,<4',
+  'ruff>=0.15,<0.18',
+  'mkdocs>=1.6,<2',
+]
 
 setup(
   name='alignax',
