@@ -1,6 +1,7 @@
 """The train step: the only place that reduces, differentiates and updates."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import flax.struct
@@ -91,8 +92,8 @@ def make_update(
 ):
   """Makes a pure `update(state, frozen, batch, weights, key)`, not compiled.
 
-  An update whose loss or gradient is not finite leaves parameters and
-  optimiser as they were, and is counted.
+  An update whose loss or gradient is not finite leaves parameters, their
+  average and the optimiser as they were, and is counted.
 
   Args:
     loss_fn: maps (params, frozen, batch, key) to named terms; each is the loss
@@ -176,16 +177,17 @@ def weighted_sum(
   for name, (loss, term_metrics) in terms.items():
     weight = weights[name]
     chex.assert_equal_shape([loss, weight, *term_metrics.values()])
-    # Entries of weight zero may hold anything, even what is not finite.
-    reduce = lambda x: jnp.sum(
-      jnp.where(weight > 0, weight * x.astype(jnp.float32), 0.0)
-    )
-    term_loss = reduce(loss)
+    term_loss = _weigh(loss, weight)
     total += term_loss
-    metrics |= {k: reduce(v) for k, v in term_metrics.items()}
+    metrics |= {k: _weigh(v, weight) for k, v in term_metrics.items()}
     if len(terms) > 1:
       metrics[f'loss/{name}'] = term_loss
   return total, metrics
+
+
+def _weigh(x: Array, weight: Array) -> Array:
+  # Entries of weight zero may hold anything, even what is not finite.
+  return jnp.sum(jnp.where(weight > 0, weight * x.astype(jnp.float32), 0.0))
 
 
 def apply_gradients(
@@ -202,6 +204,7 @@ def apply_gradients(
   ema = state.ema
   if ema is not None:
     ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
+    ema = jax.tree.map(keep, ema, state.ema)
   bad = (~ok).astype(jnp.int32)
   state = state.replace(
     step=state.step + 1,

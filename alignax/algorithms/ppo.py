@@ -161,9 +161,10 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     batch['kl_coef'] = jnp.full(scores.shape, coef)
     if ptx_coef:
       batch['ptx'] = ptx
-    parts = shuffled_parts(key, batch, epochs, minibatches)
+    order_key, update_key = jax.random.split(key)
+    parts = shuffled_parts(order_key, batch, epochs, minibatches)
     state, metrics = update_until(
-      lambda state, part: update(state, frozen, part, weigh(part), key),
+      lambda state, part: update(state, frozen, part, weigh(part), update_key),
       state,
       parts,
       stop_kl,
