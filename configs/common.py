@@ -118,7 +118,9 @@ def tiny(config, name: str, n: int, *, length: int = 64, heldout: int = 64):
   config.evals.scorer = 'alignax.data.synthetic.gold_score'
 
 
-def smollm2(config, *, length: int = 512):
-  """SmolLM2-135M-Instruct, as `alignax import` stored it."""
+def smollm2(config, *, length: int = 256, batch_size: int = 4):
+  """SmolLM2-135M-Instruct, as `alignax import` stored it, on two CPU cores."""
   config.init_from = 'runs/smollm2'
-  config.data.length = length
+  config.data.update(length=length, batch_size=batch_size)
+  config.evals.update(samples=4)
+  config.evals.sampling.max_new_tokens = 48

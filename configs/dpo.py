@@ -25,6 +25,10 @@ def get_config(arg=None):
     config.optimizer.update(learning_rate=1e-4)
   elif args.size == 'smollm2':
     common.smollm2(config)
+    config.init_from = 'runs/sft'
+    config.total_steps = 40
+    config.data.heldout = 100
+    config.optimizer.learning_rate = 1e-5
   config.data.path = args.data or config.data.path
   config.init_from = args.init_from or config.init_from
   return config

@@ -24,6 +24,8 @@ def get_config(arg=None):
     config.optimizer.update(learning_rate=3e-3)
   elif args.size == 'smollm2':
     common.smollm2(config)
+    config.total_steps = 60
+    config.data.heldout = 64
   config.data.path = args.data or config.data.path
   config.init_from = args.init_from or config.init_from
   return config
