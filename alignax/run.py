@@ -241,7 +241,7 @@ def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
       numbers |= {f'heldout/{k}': float(v) for k, v in result.items()}
     if config.evals.samples and found.heldout is not None:
       rows, scores = samples_eval.draw(
-        roles.models, params, tokenizer, found.heldout,
+        roles.models, params, frozen, tokenizer, found.heldout,
         number=config.evals.samples, seed=config.seed, **config.evals.sampling,
         scorer=config.evals.scorer, stop_ids=assemble.stop_ids(tokenizer),
       )  # fmt: skip

@@ -57,6 +57,8 @@ def get_config(arg=None):
     config.data.heldout = 100
     config.algorithm_kw.update(max_new_tokens=48, kl_coef=0.02)
     config.optimizer.learning_rate = 1e-5
+    config.evals.samples = 32
+    config.evals.sampling.temperature = 1.0
   config.data.path = args.data or config.data.path
   config.init_from = args.init_from or config.init_from
   config.role_from.reward = args.reward or config.role_from.reward

@@ -14,6 +14,7 @@ from alignax import data, sampling
 def draw(
   models,
   params,
+  frozen,
   tokenizer,
   examples,
   *,
@@ -30,6 +31,8 @@ def draw(
   Args:
     models: by role.
     params: by role; those of 'policy', or else of 'reward', are used.
+    frozen: by role; a reward model scores the samples, and a reference says
+      how far (in nats a response, estimated) the policy has gone from it.
     tokenizer: turns tokens back into text.
     examples: held out, of any kind; the first `number` are used.
     number: how many.
@@ -57,7 +60,31 @@ def draw(
       max_new_tokens=max_new_tokens,
     )
   )
-  return _read(rows, prompts, tokenizer, *examples, scorer)
+  samples, scores = _read(rows, prompts, tokenizer, *examples, scorer)
+  if 'reward' in frozen:
+    rewards = _rewards(models['reward'], frozen['reward'], rows)
+    for sample, reward in zip(samples, rewards):
+      sample['reward'] = float(reward)
+    scores['reward'] = float(np.mean(rewards))
+  if 'ref' in frozen and temperature:
+    # Of what was drawn at this temperature; greedy text estimates no KL.
+    scores['kl'] = _kl(models['policy'], frozen['ref'], rows, temperature)
+  return samples, scores
+
+
+TOKENS = ('inputs', 'targets', 'segments', 'positions', 'mask')
+
+
+def _rewards(reward, params, rows) -> np.ndarray:
+  scores = jax.jit(reward.scores)(params, {k: rows[k] for k in TOKENS})
+  return np.asarray(scores)[:, 0]
+
+
+def _kl(policy, params, rows, temperature: float) -> float:
+  ref_logps = jax.jit(policy.logps)(
+    params, {k: rows[k] for k in TOKENS}, temperature=temperature
+  )
+  return float(np.mean(np.sum(rows['logps'] - np.asarray(ref_logps), axis=1)))
 
 
 def prompt_tokens(example) -> np.ndarray:
