@@ -1,6 +1,10 @@
 """Fixtures of the data tests."""
 
 import json
+import os
+
+# Before the libraries that read it: no test may wait for a network.
+os.environ['HF_HUB_OFFLINE'] = '1'
 
 import pytest
 from tiny_tokenizers import LLAMA3, QWEN, make_tokenizer

@@ -213,7 +213,7 @@ def test_load_tokenizer(qwen, tmp_path):
 
 
 def test_a_sentencepiece_model_will_do(tmp_path):
-  """Its tokens carry their leading space, and keep their places all the same."""
+  """Its tokens carry their leading space, and still keep their places."""
   sentencepiece = pytest.importorskip('sentencepiece')
   from tiny_tokenizers import CORPUS
 
