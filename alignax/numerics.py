@@ -24,10 +24,13 @@ def matched(*arrays: Array) -> list[Array]:
 
 def widened(*arrays: Array) -> list[Array]:
   """bfloat16, float16 and integers as float32; float32 and float64 as is."""
-  return [
-    jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
-    for x in arrays
-  ]
+  return [jnp.asarray(x, _wide(jnp.result_type(x))) for x in arrays]
+
+
+def _wide(dtype):
+  if not jnp.issubdtype(dtype, jnp.floating):
+    return jnp.result_type(float)
+  return jnp.promote_types(dtype, jnp.float32)
 
 
 def bounded_exp(x: Array) -> Array:

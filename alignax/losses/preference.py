@@ -204,6 +204,8 @@ def discopop_loss(
 
     L = -(1 - q) log σ(z) + q e⁻ᶻ   with   z = β (a - b),   q = σ(z / τ)
 
+  It is not monotonic: around z = 0 it holds pairs where they are.
+
   See Lu et al., eq. 5 (https://arxiv.org/abs/2406.08414).
 
   Args:
