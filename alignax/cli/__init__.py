@@ -26,13 +26,17 @@ def main(argv: list[str] | None = None) -> int:
     print(f'alignax: there is no verb {verb!r}.\n\n{usage()}', file=sys.stderr)
     return 2
   module = importlib.import_module(f'alignax.cli.{MODULES.get(verb, verb)}')
+  trace = '--trace' in rest
   try:
-    return module.main(rest) or 0
-  except (ValueError, FileNotFoundError, RuntimeError) as error:
-    if '--trace' in rest:
+    return module.main([item for item in rest if item != '--trace']) or 0
+  except (ValueError, OSError, RuntimeError) as error:
+    if trace:
       raise
     print(f'alignax {verb}: {error}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print(f'alignax {verb}: stopped', file=sys.stderr)
+    return 130
 
 
 def usage() -> str:
@@ -43,5 +47,6 @@ def usage() -> str:
     '',
     *lines,
     '',
-    'alignax VERB --help says more of a verb.',
+    'alignax VERB --help says more of a verb; --trace shows where an error '
+    'comes from.',
   ])

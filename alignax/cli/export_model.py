@@ -1,0 +1,49 @@
+"""`alignax export`: write a model or run as a Hugging Face directory.
+
+  alignax export --from=DIR|WORKDIR --to=HF_DIR [--role=policy]
+
+HF_DIR has config.json, safetensors and the tokenizer, as transformers reads
+them. A reward model becomes a sequence classifier of one label.
+"""
+
+import argparse
+
+from alignax.cli import import_model
+
+
+def main(argv: list[str]) -> int:
+  parser = argparse.ArgumentParser(
+    prog='alignax export',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--from', dest='source', required=True, help='model or run to export')
+  add('--to', required=True, help='directory; a model in it is replaced')
+  add('--role', help="of a run's roles; default: its policy")
+  add('--dtype', help="of the parameters, as 'bfloat16'; default: as they are")
+  args = parser.parse_args(argv)
+
+  from alignax import models
+
+  model, params = models.load(
+    args.source, param_dtype=args.dtype, role=args.role
+  )
+  if role_of(args) == 'policy':
+    # One that shares its body with a value model; people want what writes.
+    params = {k: v for k, v in params.items() if k != 'value_head'}
+  models.export(args.to, model, params, tokenizer=args.source)
+  print(f'{import_model.describe(model, params)}: {args.to}')
+  return 0
+
+
+def role_of(args) -> str | None:
+  """Which role is exported; None where the source is no run."""
+  from alignax import checkpoint
+  from alignax.models import io
+
+  source = io.locate(args.source)
+  if args.role or io.kind_of(source) != 'run':
+    return args.role
+  stored = checkpoint.roles(source / 'checkpoints')
+  return stored[0] if len(stored) == 1 else 'policy'

@@ -1,0 +1,42 @@
+"""`alignax import`: store a model of Hugging Face or GGUF in our format.
+
+  alignax import --from=HF_DIR|FILE.gguf|HUB_NAME --to=DIR
+
+DIR then has the parameters, the config and the tokenizer: what `init_from` of
+a config and --model of `alignax generate` take. They take the original as
+well; importing it once saves the conversion at every start.
+"""
+
+import argparse
+
+
+def main(argv: list[str]) -> int:
+  parser = argparse.ArgumentParser(
+    prog='alignax import',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--from', dest='source', required=True, help='what to import')
+  add('--to', required=True, help='directory; a model in it is replaced')
+  add('--dtype', default='float32', help='of the parameters that are stored')
+  add('--role', help="of a run's roles, where it is a run; default: its policy")
+  args = parser.parse_args(argv)
+
+  from alignax import models
+
+  model, params = models.load(
+    args.source, param_dtype=args.dtype, role=args.role
+  )
+  models.save(args.to, model, params, tokenizer=args.source)
+  print(f'{describe(model, params)}: {args.to}')
+  return 0
+
+
+def describe(model, params) -> str:
+  """'134.5M parameters, 30 layers, 49152 tokens'."""
+  import jax
+
+  size = sum(x.size for x in jax.tree.leaves(params)) / 1e6
+  c = model.config
+  return f'{size:.1f}M parameters, {c.depth} layers, {c.vocab_size} tokens'
