@@ -1,12 +1,17 @@
 """Sampling from a model: one compiled program, its numbers are arrays."""
 
+from alignax.sampling.prompts import left_pad
 from alignax.sampling.sampler import SampleState, advance, sample, start
 from alignax.sampling.settings import Sampling, make_sampling
+from alignax.sampling.text import Response, generate
 
 __all__ = [
+  'Response',
   'SampleState',
   'Sampling',
   'advance',
+  'generate',
+  'left_pad',
   'make_sampling',
   'sample',
   'start',

@@ -67,7 +67,7 @@ def forbid(logits: Array, ids: Array, is_on: Array) -> Array:
   """Makes the tokens `ids` [n] impossible; negative ids are none."""
   # Out of bounds is dropped; a negative index would count from the end.
   at = jnp.where((ids >= 0) & is_on, ids, logits.shape[-1])
-  return logits.at[:, at].set(-jnp.inf, mode='drop')
+  return jnp.asarray(logits).at[:, at].set(-jnp.inf, mode='drop')
 
 
 def threshold(logits: Array, weights: Array, target: Array) -> Array:

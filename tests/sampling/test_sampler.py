@@ -204,7 +204,7 @@ def test_it_stops_when_all_rows_are_done(world):
       jax.debug.callback(lambda: calls.append(1))
       return model.decode(*args)
 
-  rows = draw((Counting(), params, prompts), n=30, stop_ids=STOPS)
+  rows = draw((Counting(), params, prompts), n=30, stop_ids=range(0, 37, 2))
   jax.effects_barrier()
   assert len(calls) == rows['lengths'].max() < 30
 
