@@ -14,9 +14,20 @@ from tqdm import tqdm
 from alignax import assemble, checkpoint, data, metrics, models, sharding
 from alignax.evals import samples as samples_eval
 
+# Streams of a run's seed; `assemble` and `evals.samples` have one each, too.
+STEPS, EVALS = 1, 2
+
 
 class NotFinite(RuntimeError):
   """Too many updates in a row had a loss or gradient that was not finite."""
+
+
+class Stopped(RuntimeError):
+  """The process was asked to stop before a run was complete."""
+
+
+class Stopped(RuntimeError):
+  """A run that others start from was asked to stop before its end."""
 
 
 def train(config, workdir, *, load_config=None) -> dict:
@@ -30,15 +41,22 @@ def train(config, workdir, *, load_config=None) -> dict:
 
   Returns:
     The last line of metrics.
+
+  Raises:
+    Stopped: asked to, by a signal; the same call goes on.
   """
   workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  # Whatever can be wrong is found before a stage takes its time.
   algorithm = assemble.find_algorithm(config.algorithm)
   kw = assemble.algorithm_arguments(algorithm, config)
+  tx = assemble.make_optimizer(config, algorithm, kw)
+  mesh = sharding.make_mesh(**config.mesh)
+  assemble.check_model(config)
+  assemble.check_batch(config, kw, mesh)
+  workdir.mkdir(parents=True, exist_ok=True)
   config = run_stages(config, workdir, load_config)
   write_description(config, workdir)
 
-  mesh = sharding.make_mesh(**config.mesh)
   tokenizer = assemble.load_tokenizer(config)
   with config.unlocked():
     config.model.vocab_size = config.model.get('vocab_size') or len(tokenizer)
@@ -52,8 +70,7 @@ def train(config, workdir, *, load_config=None) -> dict:
     main = algorithm.TRAINED[0]
     models.write_description(workdir, roles.models[main])
     tokenizer.save_pretrained(workdir)
-    found = with_reference(config, algorithm, roles, found, mesh)
-    tx = assemble.make_optimizer(config, algorithm, kw)
+    found = with_reference(config, algorithm, roles, found, mesh, workdir)
     state, where = assemble.make_state(config, algorithm, kw, roles, tx, mesh)
     step_fn = algorithm.make_step(
       roles.models, tx, **kw, ema_decay=config.ema_decay, state_sharding=where
@@ -74,23 +91,21 @@ def train(config, workdir, *, load_config=None) -> dict:
 def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
          start) -> dict:  # fmt: skip
   """Steps, writes, evaluates, saves."""
-  key = jax.random.key(config.seed + 1)
+  key = jax.random.fold_in(jax.random.key(config.seed), STEPS)
   total = config.total_steps
-  writer = metrics.Writer(
-    workdir,
-    start=start,
-    every=config.log.every,
-    tensorboard=config.log.tensorboard,
-  )
+  due = lambda every: step == total or (every > 0 and step % every == 0)
   metrics.drop_samples_after(workdir, start)
-  evals = {}
-  if start == 0:
-    evals = evaluate(0, state.params, frozen)
-    if evals:
-      writer.line(0, evals)
-  feed = with_ptx(found, start, total)
   bar = progress(config, start, total)
-  with stop_signals() as stopping, contextlib.closing(writer):
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(contextlib.closing(saver))
+    stack.enter_context(contextlib.closing(bar))
+    writer = stack.enter_context(
+      contextlib.closing(make_writer(config, workdir, saver, start))
+    )
+    stopping = stack.enter_context(stop_signals())
+    if start == 0:
+      evaluate_into(writer, config, evaluate, 0, state.params, frozen)
+    feed = with_ptx(found, start, total)
     for step, batch in zip(range(start + 1, total + 1), feed):
       tokens = count_tokens(batch)
       batch = sharding.shard_batch(mesh, batch)
@@ -98,23 +113,46 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
       written = writer.write(step, numbers, tokens=tokens)
       show(bar, written)
       check_finite(config, found, written)
-      due = lambda every, step=step: every > 0 and step % every == 0
-      if step == total or stopping or due(config.evals.every):
-        if not stopping:
-          check_finite(config, found, writer.flush())
-          evals = evaluate(step, state.params, frozen)
-          if evals:
-            writer.line(step, evals)
-      if step == total or stopping or due(config.checkpoint.every):
+      evals = None
+      if due(config.evals.every):
         check_finite(config, found, writer.flush())
-        saver.save(step, state, evals or None)
-      if stopping:
-        break
-    writer.flush()
-    bar.close()
-    saver.close()
+        evals = evaluate_into(
+          writer, config, evaluate, step, state.params, frozen
+        )
+      if stopping or due(config.checkpoint.every):
+        check_finite(config, found, writer.flush())
+        saver.save(step, state, evals, {'tokens': writer.tokens})
+      if stopping and step < total:
+        raise Stopped(
+          f'Stopped at step {step} of {total}, which is saved: the same '
+          'command goes on from there.'
+        )
   lines = metrics.read(workdir)
   return lines[-1] if lines else {}
+
+
+def make_writer(config, workdir, saver, start: int) -> metrics.Writer:
+  return metrics.Writer(
+    workdir,
+    start=start,
+    tokens=saver.note(start)['tokens'] if start else 0,
+    every=config.log.every,
+    tensorboard=config.log.tensorboard,
+  )
+
+
+def evaluate_into(writer, config, evaluate, step: int, params, frozen):
+  """Evaluates and writes a line; None where there is nothing to evaluate."""
+  numbers = evaluate(step, params, frozen)
+  best = config.checkpoint.best_metric.lstrip('-')
+  if config.checkpoint.keep_best and best not in numbers:
+    raise ValueError(
+      f'checkpoint.best_metric is {best!r}, which is not measured'
+      f'{assemble.nearest(best, numbers)}.'
+    )
+  if numbers:
+    writer.line(step, numbers)
+  return numbers or None
 
 
 def run_stages(config, workdir, load_config):
@@ -123,6 +161,7 @@ def run_stages(config, workdir, load_config):
   `init_from='configs/sft.py:size=tiny'` names a run instead of a directory: it
   is made in `workdir/stages`, and not again when it is complete.
   """
+
   def resolve(source):
     if '.py' not in source:
       return source
@@ -132,9 +171,13 @@ def run_stages(config, workdir, load_config):
     digest = hashlib.sha256(stage.to_json().encode()).hexdigest()[:8]
     name = pathlib.Path(source.split(':')[0]).stem
     directory = workdir.absolute() / 'stages' / f'{name}-{digest}'
-    if not (directory / 'done').exists():
+    reached = checkpoint.latest_step(directory / 'checkpoints') or 0
+    if reached < stage.total_steps:
       print(f'first: {source} -> {directory}', flush=True)
-      train(stage, directory, load_config=load_config)
+      last = train(stage, directory, load_config=load_config)
+      if last.get('step', 0) < stage.total_steps:
+        raise Stopped(f'{source} was stopped; the same command goes on.')
+      (directory / 'done').touch()
     return str(directory)
 
   config = config.copy_and_resolve_references()
@@ -158,9 +201,9 @@ def write_description(config, workdir: pathlib.Path):
         f'{workdir} holds a run of another config; it differs in '
         f'{", ".join(changed)}. Take another workdir, or delete this one.'
       )
-  path.write_text(new + '\n')
+  metrics.write_text(path, new + '\n')
   text = json.dumps(metrics.versions(), indent=2)
-  (workdir / 'versions.json').write_text(text + '\n')
+  metrics.write_text(workdir / 'versions.json', text + '\n')
 
 
 RESUMABLE = ('total_steps', 'checkpoint', 'log', 'evals', 'mesh', 'max_skipped')
@@ -188,10 +231,11 @@ def report_data(found, workdir: pathlib.Path):
   (workdir / 'data.txt').write_text(text + '\n')
 
 
-def with_reference(config, algorithm, roles, found, mesh):
+def with_reference(config, algorithm, roles, found, mesh, workdir):
   """Computes reference log-probs once for the whole data set, if asked to.
 
-  They are kept in the examples, and the reference is dropped from memory.
+  They are kept in the examples, and in the run's directory for when it goes
+  on; the reference is dropped from memory.
   """
   if not config.data.precompute_ref:
     return found
@@ -201,23 +245,39 @@ def with_reference(config, algorithm, roles, found, mesh):
     )
   compute = algorithm.reference_logps(roles.models['ref'])
   ref = roles.frozen.pop('ref')
-  sets = [found.batches.examples, found.heldout]
-  for examples in filter(None, sets):
-    one_by_one = data.Batches(
-      examples,
-      kind=found.batches.kind,
-      length=config.data.length,
-      batch_size=config.data.batch_size,
-      seed=0,
-      shuffle=False,
-      repeat=False,
-    )
-    values = []
-    for batch in tqdm(one_by_one, desc='reference', unit='batch'):
-      batch = sharding.shard_batch(mesh, batch)
-      values.append(np.asarray(compute(ref, batch))[..., 0])
-    data.attach_ref_logps(examples, np.concatenate(values)[: len(examples)])
+  path = workdir / 'reference.npz'
+  sets = {'training': found.batches.examples, 'heldout': found.heldout}
+  sets = {name: examples for name, examples in sets.items() if examples}
+  if not path.exists():
+    logps = {
+      name: reference_logps(config, found, examples, mesh, compute, ref)
+      for name, examples in sets.items()
+    }
+    new = path.with_name('new-reference.npz')
+    np.savez(new, **logps)
+    new.replace(path)
+  with np.load(path) as logps:
+    for name, examples in sets.items():
+      data.attach_ref_logps(examples, logps[name])
   return found
+
+
+def reference_logps(config, found, examples, mesh, compute, ref) -> np.ndarray:
+  """Log-probs of the responses of every example, [examples, 2]."""
+  one_by_one = data.Batches(
+    examples,
+    kind=found.batches.kind,
+    length=config.data.length,
+    batch_size=config.data.batch_size,
+    seed=0,
+    shuffle=False,
+    repeat=False,
+  )
+  values = []
+  for batch in tqdm(one_by_one, desc='reference', unit='batch'):
+    batch = sharding.shard_batch(mesh, batch)
+    values.append(np.asarray(compute(ref, batch))[..., 0])
+  return np.concatenate(values)[: len(examples)]
 
 
 def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
@@ -232,7 +292,7 @@ def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
     on_heldout = algorithm.make_eval(
       roles.models, **given, microbatches=parts
     )
-  key = jax.random.key(config.seed + 2)
+  key = jax.random.fold_in(jax.random.key(config.seed), EVALS)
 
   def evaluate(step, params, frozen):
     numbers = {}
@@ -296,8 +356,8 @@ def check_finite(config, found, written):
     raise NotFinite(
       f'The last {written["skipped_in_a_row"]:.0f} updates had a loss or '
       f'gradient that was not finite, and were skipped. The batch of step '
-      f'{step} is {found.batches.where(step - 1)}. The last checkpoint is good; '
-      'look at those rows, or lower optimizer.learning_rate.'
+      f'{step} is {found.batches.where(step - 1)}. The last checkpoint is '
+      'good; look at those rows, or lower optimizer.learning_rate.'
     )
 
 
@@ -346,7 +406,13 @@ def stop_signals():
   on later: what a preempted machine has seconds for.
   """
   asked = []
-  handler = lambda number, frame: asked.append(number)
+
+  def handler(number, frame):
+    del frame
+    if asked and number == signal.SIGINT:  # Ctrl-C again: at once.
+      raise KeyboardInterrupt
+    asked.append(number)
+
   old = {}
   with contextlib.suppress(ValueError):  # Not the main thread: nobody asks.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -145,30 +145,58 @@ def make_update(
   return update
 
 
-def make_eval(loss_fn: LossFn, *, weigh: Weigh, microbatches: int = 1):
+def make_eval(
+  loss_fn: LossFn,
+  *,
+  weigh: Weigh,
+  microbatches: int = 1,
+  by_row: bool = False,
+):
   """Makes a compiled `evaluate(params, frozen, batch, key) -> metrics`.
 
   The whole held-out set is one batch, read in parts: its metrics are exact
-  weighted means, however the parts differ.
+  weighted means, however the parts differ. With `by_row` they are [B], what
+  every row adds to the mean, and 'weight' is the row's share of the weights:
+  what an interval is made from.
   """
 
   def evaluate(params, frozen, batch, key):
     def part_metrics(part):
       batch, weights, key = part
-      return weighted_sum(loss_fn(params, frozen, batch, key), weights)
+      terms = loss_fn(params, frozen, batch, key)
+      loss, metrics = weighted_sum(terms, weights, by_row=by_row)
+      metrics |= {'loss': loss}
+      if by_row:
+        metrics['weight'] = sum(map(sum_rows, weights.values()))
+      return metrics
 
     parts = split((batch, weigh(batch)), microbatches)
     keys = jax.random.split(key, microbatches)
-    loss, metrics = sum_over(part_metrics, (*parts, keys))
-    return metrics | {'loss': loss}
+    if by_row:
+      metrics = jax.lax.map(part_metrics, (*parts, keys))  # [n, B / n]
+      return jax.tree.map(lambda x: x.T.reshape(-1), metrics)  # As dealt out.
+    return sum_over(part_metrics, (*parts, keys))
 
   return jax.jit(evaluate)
 
 
+def sum_rows(x: Array) -> Array:
+  """[B, ...] -> [B]."""
+  return jnp.sum(x, axis=tuple(range(1, x.ndim)))
+
+
 def weighted_sum(
-  terms: Terms, weights: dict[str, Array]
+  terms: Terms, weights: dict[str, Array], *, by_row: bool = False
 ) -> tuple[Array, Metrics]:
-  """The sum of all terms, and the weighted mean of every metric."""
+  """The sum of all terms, and the weighted mean of every metric.
+
+  With `by_row`, what each row adds to them, [B].
+  """
+  add_up = sum_rows if by_row else jnp.sum
+  # Entries of weight zero may hold anything, even what is not finite.
+  weigh = lambda x, weight: add_up(
+    jnp.where(weight > 0, weight * x.astype(jnp.float32), 0.0)
+  )
   if terms.keys() != weights.keys():
     raise ValueError(
       f'The loss has terms {sorted(terms)}, its weights {sorted(weights)}.'
@@ -177,17 +205,12 @@ def weighted_sum(
   for name, (loss, term_metrics) in terms.items():
     weight = weights[name]
     chex.assert_equal_shape([loss, weight, *term_metrics.values()])
-    term_loss = _weigh(loss, weight)
+    term_loss = weigh(loss, weight)
     total += term_loss
-    metrics |= {k: _weigh(v, weight) for k, v in term_metrics.items()}
+    metrics |= {k: weigh(v, weight) for k, v in term_metrics.items()}
     if len(terms) > 1:
       metrics[f'loss/{name}'] = term_loss
   return total, metrics
-
-
-def _weigh(x: Array, weight: Array) -> Array:
-  # Entries of weight zero may hold anything, even what is not finite.
-  return jnp.sum(jnp.where(weight > 0, weight * x.astype(jnp.float32), 0.0))
 
 
 def apply_gradients(

@@ -45,11 +45,14 @@ def make_step(models, tx, *, loss='dpo', average_logps=False, microbatches=1,
   )
 
 
-def make_eval(models, *, microbatches=1, ema_decay=0.0, **loss_kw):
+def make_eval(models, *, microbatches=1, by_row=False, ema_decay=0.0,
+              **loss_kw):  # fmt: skip
   """Makes `evaluate(params, frozen, batch, key)`: loss, margin, accuracy."""
   del ema_decay
   loss_fn = make_loss(models['policy'], **loss_kw)
-  return train.make_eval(loss_fn, weigh=weigh, microbatches=microbatches)
+  return train.make_eval(
+    loss_fn, weigh=weigh, microbatches=microbatches, by_row=by_row
+  )
 
 
 def make_loss(policy, *, loss='dpo', average_logps=False, **loss_kw):

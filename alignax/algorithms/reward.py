@@ -26,10 +26,12 @@ def make_step(models, tx, *, center=0.0, use_margins=False, **step_kw):
   return train.make_train_step(loss_fn, tx, weigh=weigh, **step_kw)
 
 
-def make_eval(models, *, microbatches=1, **_):
+def make_eval(models, *, microbatches=1, by_row=False, **_):
   """Makes `evaluate(params, frozen, batch, key)`: loss and accuracy."""
   loss_fn = make_loss(models['reward'])
-  return train.make_eval(loss_fn, weigh=weigh, microbatches=microbatches)
+  return train.make_eval(
+    loss_fn, weigh=weigh, microbatches=microbatches, by_row=by_row
+  )
 
 
 def make_loss(reward, *, center=0.0, use_margins=False):
