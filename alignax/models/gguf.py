@@ -108,6 +108,7 @@ def read_config(reader) -> Config:
   }
   tensors = {tensor.name: tensor for tensor in reader.tensors}
   required = ['block_count', 'embedding_length', 'feed_forward_length']
+  required += ['attention.head_count', 'attention.layer_norm_rms_epsilon']
   missing = [f'{arch}.{key}' for key in required if key not in values]
   missing += ['token_embd.weight'] * ('token_embd.weight' not in tensors)
   if missing:

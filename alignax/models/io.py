@@ -281,12 +281,22 @@ def token_ids(directory: Path) -> dict[str, Any]:
   return {name: ids[name] for name in names if ids.get(name) is not None}
 
 
-def _tokenizer_ids(directory: Path) -> dict[str, int]:
-  import transformers
+def _tokenizer_ids(directory: Path) -> dict[str, int | None]:
+  # Not through transformers, whose import takes longer than all the rest.
+  import tokenizers
 
-  tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-  roles = ('bos', 'eos', 'pad')
-  return {f'{r}_token_id': getattr(tokenizer, f'{r}_token_id') for r in roles}
+  path = directory / 'tokenizer.json'
+  if not path.exists():
+    return {}
+  tokenizer = tokenizers.Tokenizer.from_file(str(path))
+  settings = hf.read_json(directory / 'tokenizer_config.json')
+  ids = {}
+  for role in ('bos', 'eos', 'pad'):
+    token = settings.get(f'{role}_token')
+    token = token['content'] if isinstance(token, dict) else token
+    if token is not None:
+      ids[f'{role}_token_id'] = tokenizer.token_to_id(token)
+  return ids
 
 
 @contextmanager
@@ -311,6 +321,8 @@ def _replacing(directory: Path) -> Iterator[Path]:
       directory.rename(old)
     new.rename(directory)
   except OSError as error:
+    if error.errno is None:  # Ours, which says what is wrong.
+      raise
     raise OSError(
       f'Saving to {directory} failed ({error}); what was there is unchanged.'
     ) from error
