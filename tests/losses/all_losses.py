@@ -4,8 +4,9 @@ The four arrays a, b, c, d stand for whatever comes first in a loss. A name of
 `FROZEN` says which of them no gradient may reach.
 """
 
-import alignax as ax
 import jax.numpy as jnp
+
+import alignax as ax
 
 
 def square(*arrays):
@@ -63,10 +64,20 @@ def top_k_jsd(a, b, c, d):
   return ax.top_k_jsd_loss(logits(a, b), teacher, ids)
 
 
-PAIRS = (
-  'dpo_loss ipo_loss hinge_loss robust_dpo_loss exo_pair_loss nca_pair_loss '
-  'bco_pair_loss sppo_loss aot_loss apo_zero_loss apo_down_loss discopop_loss'
-).split()
+PAIRS = [
+  'dpo_loss',
+  'ipo_loss',
+  'hinge_loss',
+  'robust_dpo_loss',
+  'exo_pair_loss',
+  'nca_pair_loss',
+  'bco_pair_loss',
+  'sppo_loss',
+  'aot_loss',
+  'apo_zero_loss',
+  'apo_down_loss',
+  'discopop_loss',
+]
 CALLS = {
   **{name: getattr(ax, name) for name in PAIRS},
   'dpo_smoothed': lambda *x: ax.dpo_loss(*x, label_smoothing=0.2),

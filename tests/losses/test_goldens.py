@@ -9,11 +9,12 @@ meant: token log-probs [B, T], their sums, or their means.
 import functools
 import pathlib
 
-import alignax as ax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import alignax as ax
 
 PAIR = ('chosen', 'rejected', 'ref_chosen', 'ref_rejected')
 LEVELS = {'_seq_logps': 'sums', '_mean_logps': 'means', '_logps': 'tokens'}
@@ -507,9 +508,9 @@ def check(name, dtype, rtol, atol):
     for key, value in expected.items()
     if key.startswith('grad/')
   }
+  loss = lambda some, level: call({**x, **some}, hp, level)['loss']
   for level, names in by_level(gradients).items():
-    loss = lambda some: call({**x, **some}, hp, level)['loss']
-    got = jax.grad(loss)({name: x[name] for name in names})
+    got = jax.grad(loss)({name: x[name] for name in names}, level)
     for name in names:
       compare(got[name], gradients[name], err_msg=f'gradient by {name}')
 
