@@ -8,7 +8,9 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import pathlib
+import typing
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +23,11 @@ from alignax.types import Params
 SCALAR_ROLES = ('value', 'reward')
 # Which role another starts from, unless the config says.
 STARTS_LIKE = {'ref': 'policy', 'value': 'reward', 'reward': 'policy'}
+PARAMS = 0  # Stream of the seed for fresh parameters.
+# Keys of `config.model` that may differ from those of a stored model.
+ASIDE = ('dtype', 'remat', 'max_length', 'vocab_size')
 # Arguments of `make_step` that come from elsewhere than `algorithm_kw`.
-GIVEN = ('models', 'tx', 'score_fn', 'update_kw', 'step_kw', 'loss_kw')
+GIVEN = ('score_fn', 'ema_decay', 'state_sharding', 'axis_name')
 
 
 class Roles(NamedTuple):
@@ -66,11 +71,16 @@ def nearest(name: str, known) -> str:
 
 def check_keys(given, function, where: str, but=()):
   """Raises if `function` has no keyword argument for a key that is given."""
-  parameters = inspect.signature(function).parameters.values()
-  known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+  known = [*_keywords(function), *but]
   for key in given:
-    if key not in known and key not in but:
+    if key not in known or key in GIVEN:
+      known = [name for name in known if name not in GIVEN]
       raise ValueError(f'{where}.{key} is unknown{nearest(key, known)}.')
+
+
+def _keywords(function) -> list[str]:
+  parameters = inspect.signature(function).parameters.values()
+  return [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
 
 
 def algorithm_arguments(algorithm, config) -> dict:
@@ -79,13 +89,55 @@ def algorithm_arguments(algorithm, config) -> dict:
   parameters = inspect.signature(algorithm.make_step).parameters
   if 'loss_kw' in parameters:  # Goes to a loss, which is known by name.
     loss = algorithm.find_loss(kw.get('loss', 'dpo'))
-    more = [*inspect.signature(loss).parameters]
+    more = _keywords(loss)
   else:
     more = []
   if more or any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
-    more += [*inspect.signature(train.make_update).parameters]
+    more += _keywords(train.make_update)
   check_keys(kw, algorithm.make_step, 'algorithm_kw', more)
   return kw
+
+
+def check_model(config):
+  """Raises for keys of `config.model` that no model has, and for bad values."""
+  fields = {f.name: f for f in dataclasses.fields(models.Config)}
+  for key in config.model:
+    if key not in fields:
+      raise ValueError(f'model.{key} is unknown{nearest(key, fields)}.')
+  choices = dict(
+    remat=typing.get_args(fields['remat'].type),
+    dtype=('float32', 'bfloat16', 'float16'),
+  )
+  for key, known in choices.items():
+    if config.model[key] not in known:
+      raise ValueError(
+        f'model.{key} is {config.model[key]!r}; it is one of '
+        f'{", ".join(known)}.'
+      )
+  needed = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
+  missing = sorted(needed - {'vocab_size'} - set(config.model))
+  if missing and not config.init_from:
+    raise ValueError(
+      'init_from is empty, so the model is a fresh one, and needs '
+      f'{", ".join(f"model.{key}" for key in missing)}.'
+    )
+
+
+def check_batch(config, kw, mesh):
+  """Raises if a batch does not divide over devices and parts of a step."""
+  size = config.data.batch_size
+  rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
+  if size % rows:
+    raise ValueError(
+      f'data.batch_size is {size}, which does not divide over data * fsdp = '
+      f'{rows} devices: change it, or the mesh.'
+    )
+  parts = kw.get('minibatches', 1) * kw.get('microbatches', 1)
+  if size % parts:
+    raise ValueError(
+      f'data.batch_size is {size}, which does not divide into {parts} '
+      'minibatches and microbatches of algorithm_kw.'
+    )
 
 
 def roles_of(algorithm, kw: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -122,13 +174,16 @@ def load_roles(config, algorithm, kw, mesh, vocab_size: int) -> Roles:
   """Loads or makes every role's parameters, where the mesh wants them."""
   trained, frozen = roles_of(algorithm, kw)
   found, params = {}, {}
-  for number, role in enumerate((*trained, *frozen)):
+  for role in (*trained, *frozen):
     source = source_of(config, role)
-    key = jax.random.fold_in(jax.random.key(config.seed), number)
-    found[role], params[role] = load_role(config, role, source, mesh, key)
-    if kw.get('shared_value') and role == 'policy':
-      head = models.add_value_head(params[role])['value_head']
-      params[role] = params[role] | {'value_head': _place(mesh, head)}
+    found[role], params[role] = load_role(
+      config,
+      role,
+      source,
+      mesh,
+      frozen=role in frozen,
+      both_heads=role == 'policy' and kw.get('shared_value', False),
+    )
     rows = params[role]['embed']['embedding'].shape[0]
     if rows < vocab_size:
       raise ValueError(
@@ -139,30 +194,80 @@ def load_roles(config, algorithm, kw, mesh, vocab_size: int) -> Roles:
   return Roles(found, pick(trained), pick(frozen))
 
 
-def load_role(config, role: str, source: str, mesh, key):
-  """One role's model and parameters."""
-  overrides = {k: v for k, v in config.model.items() if k in ('dtype', 'remat')}
+def load_role(config, role: str, source: str, mesh, *, frozen: bool = False,
+              both_heads: bool = False):  # fmt: skip
+  """One role's model and parameters.
+
+  Fresh ones are drawn alike for all roles, as loaded ones of one source are
+  alike: a fresh reference is the fresh policy.
+  """
   scalar = role in SCALAR_ROLES
-  place = lambda tree: sharding.shard_by_rules(
-    mesh, sharding.TRANSFORMER_RULES, tree
-  )
   if not source:
     model = models.Model(models.Config(**config.model))
-    init = lambda key: model.init(key, value_head=scalar)
-    where = place(jax.eval_shape(init, key))
-    return model, jax.jit(init, out_shardings=where)(key)
-  model, params = models.load(
-    source, **overrides, role=_stored_role(source, role), shardings=place
+    make = model.init
+    given = jax.random.fold_in(jax.random.key(config.seed), PARAMS)
+    has_head = False
+  else:
+    model, given = load_source(config, role, source, mesh)
+    # A copy: a trained role is donated, and may not take its source along.
+    make = lambda params: jax.tree.map(jnp.copy, params)
+    has_head = 'value_head' in given
+  if role == 'reward' and frozen and not has_head:
+    raise ValueError(
+      f'role_from.reward is {source or "empty"!r}, which is no reward model: '
+      'it has no value head. Set it to a run of configs/reward.py.'
+    )
+
+  def fit(given):
+    params = make(given)
+    if (scalar and not has_head) or both_heads:
+      params = models.add_value_head(params, keep_lm_head=both_heads)
+    elif not scalar:
+      params = {k: v for k, v in params.items() if k != 'value_head'}
+    return lower(params, model.config.dtype) if frozen else params
+
+  where = sharding.shard_by_rules(
+    mesh, sharding.TRANSFORMER_RULES, jax.eval_shape(fit, given)
   )
-  if scalar and 'value_head' not in params:
-    params = models.add_value_head(params)
-  if not scalar:
-    params = {k: v for k, v in params.items() if k != 'value_head'}
-  # A copy: a trained role is donated, and may not take its source along.
-  params = jax.jit(
-    lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=place(params)
-  )(params)
+  return model, jax.jit(fit, out_shardings=where)(given)
+
+
+def load_source(config, role: str, source: str, mesh):
+  """What is stored at a source, computing as the config says."""
+  model, params = models.load(
+    source,
+    dtype=config.model.dtype,
+    remat=config.model.remat,
+    role=_stored_role(source, role),
+    shardings=lambda tree: sharding.shard_by_rules(
+      mesh, sharding.TRANSFORMER_RULES, tree
+    ),
+  )
+  if source != config.init_from:
+    return model, params
+  for key, value in config.model.items():
+    stored = getattr(model.config, key)
+    if key not in ASIDE and value != stored:
+      raise ValueError(
+        f'model.{key} is {value}, but the model in {source} has {stored}: '
+        'leave it out, or start from another model.'
+      )
   return model, params
+
+
+def lower(params: Params, dtype: str) -> Params:
+  """Matrices in the dtype in which they are used, for what is only read.
+
+  It changes no result, as the model casts them to that dtype anyway; norms and
+  the value head are used in float32, and stay.
+  """
+
+  def cast(path, x):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    used_low = name.endswith(('kernel', 'embedding'))
+    return x.astype(dtype) if used_low and 'value_head' not in name else x
+
+  return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def _stored_role(source: str, role: str) -> str | None:
@@ -204,7 +309,7 @@ def make_optimizer(config, algorithm, kw) -> Any:
     for p in inspect.signature(f).parameters.values()
   }
   for key in given:
-    if key not in known:
+    if key not in known - {'total_steps'}:
       raise ValueError(f'optimizer.{key} is unknown{nearest(key, known)}.')
   total = config.total_steps * per_step
   return optim.make_optimizer(total_steps=total, **given)
@@ -255,7 +360,7 @@ def load_ptx(config, tokenizer) -> tuple[data.Batches, data.Report]:
   """Batches of pretraining text to mix into PPO."""
   d = config.data
   if not d.ptx_path:
-    raise ValueError('algorithm_kw.ptx_coef is set, but data.ptx_path is empty.')
+    raise ValueError('algorithm_kw.ptx_coef is set, but data.ptx_path is not.')
   rows = data.load_rows(d.ptx_path)
   kw = dict(kind='text', length=d.ptx_length or d.length)
   examples, report = data.prepare(rows, tokenizer, **kw)

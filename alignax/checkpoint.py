@@ -65,8 +65,21 @@ class Checkpointer:
     """Step of the newest whole checkpoint, or None."""
     return None if self._orbax.latest is None else self._orbax.latest.step
 
-  def save(self, step: int, state: TrainState, metrics: dict | None = None):
-    """Starts to save; training goes on while the files are written."""
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    metrics: dict | None = None,
+    note: dict | None = None,
+  ):
+    """Starts to save; training goes on while the files are written.
+
+    Args:
+      step: number of the checkpoint.
+      state: what is saved.
+      metrics: of this very step; by them the best are kept.
+      note: plain numbers and text to keep with it; see `note`.
+    """
     rest = {
       k: getattr(state, k)
       for k in ('step', 'opt_state', 'ema', 'extra', 'skipped', 'skipped_total')
@@ -76,8 +89,13 @@ class Checkpointer:
     with self._explained(f'save of step {step}'):
       # Waits for the save before this one, and raises what went wrong in it.
       self._orbax.save_checkpointables_async(
-        step, items, force=True, metrics=metrics
+        step, items, force=True, metrics=metrics, custom_metadata=note
       )
+
+  def note(self, step: int) -> dict:
+    """What was noted with the checkpoint of a step."""
+    with self._explained(f'read of the note of step {step}'):
+      return self._orbax.checkpointables_metadata(step).custom_metadata or {}
 
   def restore(self, state: Any, step: int | None = None) -> TrainState:
     """The state at `step`, or the latest.
@@ -132,6 +150,12 @@ class _Explained:
         'same command again.'
       ) from error
     raise CheckpointError(f'Failed: {self.what}: {text}') from error
+
+
+def latest_step(directory) -> int | None:
+  """Step of a run's newest whole checkpoint, or None."""
+  paths = pathlib.Path(directory).glob('*')
+  return max((int(p.name) for p in paths if p.name.isdigit()), default=None)
 
 
 def roles(directory) -> tuple[str, ...]:
@@ -194,7 +218,7 @@ def _drop_empty(tree: dict) -> dict:
 
 def _latest_path(directory) -> pathlib.Path:
   directory = pathlib.Path(directory).absolute()
-  steps = [p for p in directory.glob('*') if p.name.isdigit()]
-  if not steps:
+  step = latest_step(directory)
+  if step is None:
     raise CheckpointError(f'{directory} holds no checkpoint.')
-  return max(steps, key=lambda p: int(p.name))
+  return directory / str(step)

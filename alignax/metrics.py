@@ -31,7 +31,13 @@ class Writer:
   """Writes `metrics.jsonl` and TensorBoard files, on the first process."""
 
   def __init__(
-    self, workdir, *, start: int, every: int = 1, tensorboard: bool = True
+    self,
+    workdir,
+    *,
+    start: int,
+    tokens: int = 0,
+    every: int = 1,
+    tensorboard: bool = True,
   ):
     """Opens the files of a run.
 
@@ -39,6 +45,7 @@ class Writer:
       workdir: of the run.
       start: step that the run goes on from; what was written of later steps
         (by a process that died after its last checkpoint) is dropped.
+      tokens: read up to `start`.
       every: steps between two lines.
       tensorboard: whether to write TensorBoard files as well.
     """
@@ -46,7 +53,7 @@ class Writer:
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     self._active = jax.process_index() == 0
     last = _keep_until(self._path, start) if self._active else {}
-    self.tokens = last.get('tokens', 0)
+    self.tokens = tokens
     self._seconds = last.get('seconds', 0.0)
     self._began = time.monotonic()
     self._pending = None
@@ -124,6 +131,13 @@ def drop_samples_after(workdir, step: int):
   _keep_until(pathlib.Path(workdir) / 'samples.jsonl', step)
 
 
+def write_text(path: pathlib.Path, text: str):
+  """Writes a file whole or not at all, whenever the process is killed."""
+  new = path.with_name(f'{path.name}.new')
+  new.write_text(text)
+  new.replace(path)
+
+
 def versions() -> dict:
   """What a run ran with: packages, Python, devices, git commit."""
   found = {'python': platform.python_version()}
@@ -155,13 +169,15 @@ def _git(*args) -> str:
 
 
 def _keep_until(path: pathlib.Path, step: int) -> dict:
-  """Drops lines of later steps and a cut last line; returns the last kept."""
+  """Drops lines of later steps and a cut last line; returns the last kept.
+
+  A run that goes on from step 0 starts anew, and keeps none.
+  """
   if not path.exists():
     return {}
-  rows = [row for row in _read_lines(path) if row.get('step', 0) <= step]
-  new = path.with_suffix('.new')
-  new.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  new.replace(path)
+  rows = _read_lines(path) if step else []
+  rows = [row for row in rows if row['step'] <= step]
+  write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
   return rows[-1] if rows else {}
 
 

@@ -26,10 +26,6 @@ class Stopped(RuntimeError):
   """The process was asked to stop before a run was complete."""
 
 
-class Stopped(RuntimeError):
-  """A run that others start from was asked to stop before its end."""
-
-
 def train(config, workdir, *, load_config=None) -> dict:
   """Trains what a config describes; goes on where an earlier try ended.
 
@@ -174,10 +170,7 @@ def run_stages(config, workdir, load_config):
     reached = checkpoint.latest_step(directory / 'checkpoints') or 0
     if reached < stage.total_steps:
       print(f'first: {source} -> {directory}', flush=True)
-      last = train(stage, directory, load_config=load_config)
-      if last.get('step', 0) < stage.total_steps:
-        raise Stopped(f'{source} was stopped; the same command goes on.')
-      (directory / 'done').touch()
+      train(stage, directory, load_config=load_config)
     return str(directory)
 
   config = config.copy_and_resolve_references()

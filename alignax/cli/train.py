@@ -27,6 +27,10 @@ def main(argv: list[str]) -> int:
   # Only now: a mistake in the config is found in a second, not in ten.
   from alignax import run
 
-  last = run.train(config, args.workdir, load_config=configs.load)
+  try:
+    last = run.train(config, args.workdir, load_config=configs.load)
+  except run.Stopped as stop:
+    print(stop)
+    return 0
   print(f'done: {args.workdir} at step {last.get("step", 0)}')
   return 0

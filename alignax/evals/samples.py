@@ -10,6 +10,8 @@ import numpy as np
 
 from alignax import data, sampling
 
+SAMPLES = 3  # Stream of the seed: apart from those of the training loop.
+
 
 def draw(
   models,
@@ -55,7 +57,7 @@ def draw(
       models['policy'],
       params['policy'],
       left_pad(prompts),
-      jax.random.key(seed),
+      jax.random.fold_in(jax.random.key(seed), SAMPLES),
       draw,
       max_new_tokens=max_new_tokens,
     )
