@@ -1,0 +1,53 @@
+"""`alignax report`: compare runs on one page.
+
+  alignax report runs/sft runs/dpo runs/ppo --output=report.html
+  alignax report runs/ --baseline=dpo --csv=runs.csv --markdown=runs.md
+
+A DIR is a run, or holds runs at any depth. Runs that differ by their seed only
+are one line, with the mean and its 95 % interval; --baseline adds differences
+from a run, seed by seed. The page is one file, which needs no network.
+"""
+
+import argparse
+import pathlib
+
+
+def main(argv: list[str]) -> int:
+  parser = argparse.ArgumentParser(
+    prog='alignax report',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('directories', nargs='+', metavar='DIR', help='runs, or what holds some')
+  add('--output', help='the page; default: report.html in the first DIR')
+  add('--csv', help='write all last values there as well, a line a run')
+  add('--markdown', help='write the summary there as well')
+  add('--baseline', help='name of the run that others are compared with')
+  add('--title', default='', help='heading of the page')
+  args = parser.parse_args(argv)
+
+  from alignax import report
+
+  runs = report.find_runs(args.directories)
+  sections = report.sections(runs, baseline=args.baseline)
+  summary = report.to_markdown(runs)
+  print(summary)
+  for path, text in (
+    (args.csv, lambda: report.to_csv(runs)), (args.markdown, lambda: summary)
+  ):  # fmt: skip
+    if path:
+      pathlib.Path(path).write_text(text(), encoding='utf-8')
+      print(path)
+  output = args.output or pathlib.Path(args.directories[0]) / 'report.html'
+  title = args.title or _title(runs)
+  print(report.write(output, title, *sections))
+  return 0
+
+
+def _title(runs) -> str:
+  if len(runs) == 1:
+    return f'Run {runs[0].name}'
+  return f'{len(runs)} runs: {", ".join(run.name for run in runs[:4])}' + (
+    ', …' if len(runs) > 4 else ''
+  )
