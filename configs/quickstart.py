@@ -1,0 +1,114 @@
+r"""The stages of `make quickstart`, each a config like any other.
+
+  alignax train --config=configs/quickstart.py:stage=sft --workdir=runs/q/sft
+
+Each stage starts from the ones before it, which are run first if need be:
+pretrain -> sft -> reward -> ppo, and sft -> dpo.
+"""
+
+from configs import common, dpo, ppo, reward, sft
+
+STAGES = ('pretrain', 'sft', 'reward', 'dpo', 'ppo')
+
+
+def get_config(arg=None):
+  args = common.parse_arg(arg, stage='ppo', seed=0)
+  if args.stage not in STAGES:
+    raise ValueError(f'stage={args.stage}; it is one of {", ".join(STAGES)}.')
+  config = MAKERS[args.stage](args.seed)
+  config.seed = args.seed
+  config.evals.samples = 0  # The quickstart draws its own, of all stages.
+  config.log.tensorboard = False
+  return config
+
+
+def before(stage: str, seed: int) -> str:
+  return f'configs/quickstart.py:stage={stage},seed={seed}'
+
+
+def world(name: str, n: int, seed: int, split: str = 'train') -> str:
+  return f'synthetic:{name}?n={n}&seed={seed}&split={split}'
+
+
+def pretrain(seed):
+  """Raw text, in which a question is mostly followed by more questions."""
+  config = sft.get_config('size=tiny')
+  config.total_steps = 450
+  config.data.update(
+    path=world('text', 14400, seed), heldout_path='', heldout=0, packing=False
+  )
+  config.model.update(depth=3, tie_embeddings=False)
+  config.optimizer.update(
+    name='muon', learning_rate=5e-3, warmup_steps=20, schedule='linear'
+  )
+  return config
+
+
+def demonstrations(seed):
+  """1,000 demonstrations, of mixed quality, as people write them."""
+  config = sft.get_config('size=tiny')
+  config.init_from = before('pretrain', seed)
+  config.total_steps = 100
+  config.data.update(
+    path=world('demonstrations', 1000, seed),
+    heldout_path=world('demonstrations', 128, seed + 1, 'heldout'),
+    packing=False,
+  )
+  config.optimizer.update(learning_rate=2e-3, warmup_steps=5)
+  return config
+
+
+def comparisons(seed):
+  """A reward model of the annotators' choices."""
+  config = reward.get_config('size=tiny')
+  config.init_from = before('sft', seed)
+  config.total_steps = 100
+  config.data.update(
+    path=world('preferences', 1600, seed),
+    heldout_path='',
+    heldout=128,
+    packing=False,
+  )
+  config.optimizer.update(learning_rate=1e-3, warmup_steps=5)
+  return config
+
+
+def preferences(seed):
+  """DPO on the same choices."""
+  config = dpo.get_config('size=tiny')
+  config.init_from = before('sft', seed)
+  config.total_steps = 100
+  config.data.update(
+    path=world('preferences', 1600, seed),
+    heldout_path='',
+    heldout=128,
+    packing=False,
+  )
+  config.optimizer.update(learning_rate=2e-4, warmup_steps=5)
+  return config
+
+
+def reinforcement(seed):
+  """PPO against the reward model."""
+  config = ppo.get_config('size=tiny')
+  config.init_from = before('sft', seed)
+  config.role_from.reward = before('reward', seed)
+  config.total_steps = 60
+  config.data.update(
+    path=world('prompts', 4000, seed + 2), heldout_path='', length=40,
+    batch_size=64,
+  )  # fmt: skip
+  config.algorithm_kw.update(
+    max_new_tokens=24, kl_coef=0.05, minibatches=2, epochs=1
+  )
+  config.optimizer.update(learning_rate=3e-4)
+  return config
+
+
+MAKERS = {
+  'pretrain': pretrain,
+  'sft': demonstrations,
+  'reward': comparisons,
+  'dpo': preferences,
+  'ppo': reinforcement,
+}
