@@ -27,8 +27,8 @@ def draw_words(rng: random.Random, about: str) -> list[str]:
   if not about:
     return []
   if about == 'numbers':
-    return rng.sample(w.NUMBERS[:13], rng.randint(2, 3))
-  words = rng.sample(w.NOUNS, rng.randint(2, 4))
+    return rng.sample(w.NUMBERS[:10], rng.randint(2, 3))
+  words = rng.sample(w.NOUNS, rng.randint(2, 3))
   if rng.random() < 0.1:
     words[rng.randrange(len(words))] = rng.choice(w.NEAR_MISSES)
   return words
@@ -38,7 +38,8 @@ _words = lambda rng, words: {'words': words}
 
 
 def _sum(rng, _):
-  return {'a': [str(rng.randint(0, 9))], 'b': [str(rng.randint(0, 9))]}
+  a = rng.randint(0, 9)
+  return {'a': [str(a)], 'b': [str(rng.randint(0, min(9, 10 - a)))]}
 
 
 def _difference(rng, _):

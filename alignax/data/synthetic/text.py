@@ -6,18 +6,31 @@ its answer, in a layout that the chat template never uses. So what a base model
 expects after a question is another question: it has the skills, and does not
 answer. A document keeps coming back to the same two lists, as a worksheet does:
 what is repeated can be predicted by looking it up, and a model that has little
-to read learns to look things up much sooner from it.
+to read learns to look things up much sooner from it. Sheets come in several
+layouts, so that a skill does not hang on the word before the answer: a chat
+template is one layout more.
 """
 
 import random
 
+from alignax.data.synthetic import words as w
 from alignax.data.synthetic.instructions import PHRASINGS, instruction, state
 from alignax.data.synthetic.tasks import FAMILIES, TASKS, draw_words
 
 STATEMENTS, EXAMS, SOLUTIONS = 0.5, 0.25, 0.25  # shares of the documents
 RETURNING = 0.7  # share of the parts that are about the document's lists
-# Raw text knows nothing of refusals: they come with the demonstrations.
-_ASKED = tuple(task for task in TASKS if task != 'refuse')
+# (question, answer, sign between): what stands before either, and what after.
+LAYOUTS = (
+    ('question', 'answer', '.'), ('task :', 'result :', ''),
+    ('ask', 'reply', '!'), ('exercise', 'solution', ''),
+    ('[ task ]', '[ solution ]', '.'), ('please', 'so', ','),
+)
+CHATTER = 0.1  # share of the statements that state nothing
+# What takes most practice comes twice as often.
+HARD = ('add', 'subtract', 'member', 'format', 'followup')
+# Nobody refuses in raw text: refusals come with the demonstrations.
+_ASKED = tuple(task for task in TASKS if task != 'refuse') + HARD
+_STATED = tuple(FAMILIES) + tuple(task for task in HARD if task in FAMILIES)
 
 
 def document(rng: random.Random, *, length: int = 60) -> str:
@@ -25,16 +38,20 @@ def document(rng: random.Random, *, length: int = 60) -> str:
   write = rng.choices((_statement, _question, _solved),
                       (STATEMENTS, EXAMS, SOLUTIONS))[0]
   lists = {about: draw_words(rng, about) for about in ('nouns', 'numbers')}
+  layout = rng.choice(LAYOUTS)
   words: list[str] = []
   while True:
-    more = write(rng, lists if rng.random() < RETURNING else {}).split()
+    returns = rng.random() < RETURNING
+    more = write(rng, lists if returns else {}, layout).split()
     if len(words) + len(more) > length:
       return ' '.join(words)
     words += more
 
 
-def _statement(rng, lists):
-  return state(rng, rng.choice(tuple(FAMILIES)), lists)
+def _statement(rng, lists, _):
+  if rng.random() < CHATTER:
+    return f'{rng.choice(w.CHATTER)} .'
+  return state(rng, rng.choice(_STATED), lists)
 
 
 def _ask(rng, lists):
@@ -42,12 +59,16 @@ def _ask(rng, lists):
       rng, tasks=_ASKED, phrasings=PHRASINGS['all'], lists=lists)
 
 
-def _question(rng, lists):
-  return f'question {_ask(rng, lists)["prompt"][0]["content"]} .'
+def _question(rng, lists, layout):
+  return _turn('user', _ask(rng, lists)['prompt'][0]['content'], layout)
 
 
-def _solved(rng, lists):
+def _solved(rng, lists, layout):
   row = _ask(rng, lists)
-  heads = {'user': 'question', 'assistant': 'answer'}
   turns = [*row['prompt'], dict(role='assistant', content=row['reference'])]
-  return ' '.join(f'{heads[m["role"]]} {m["content"]} .' for m in turns)
+  return ' '.join(_turn(m['role'], m['content'], layout) for m in turns)
+
+
+def _turn(role, content, layout):
+  question, answer, sign = layout
+  return f'{question if role == "user" else answer} {content} {sign}'.strip()

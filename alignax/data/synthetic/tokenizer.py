@@ -5,6 +5,7 @@
 
 from alignax.data.synthetic import words as w
 from alignax.data.synthetic.tasks import FAMILIES, FOLLOW_UPS
+from alignax.data.synthetic.text import LAYOUTS
 
 PAD, UNKNOWN, END = '<pad>', '<unk>', '<|end|>'
 ROLES = ('<|system|>', '<|user|>', '<|assistant|>')
@@ -17,7 +18,8 @@ CHAT_TEMPLATE = (
 
 def vocabulary() -> list[str]:
   """All words of the world, special tokens first, in a fixed order."""
-  texts = [*w.REFUSALS, *w.WRAPPINGS, *w.REFUSAL_WRAPPINGS, *FILLINGS]
+  texts = [*w.REFUSALS, *w.WRAPPINGS, *w.REFUSAL_WRAPPINGS, *w.CHATTER,
+           *FILLINGS]
   for family in FAMILIES.values():
     texts += [*family.phrasings, family.statement]
   for wordings in [*w.CONSTRAINTS.values(), *FOLLOW_UPS.values()]:
@@ -28,9 +30,10 @@ def vocabulary() -> list[str]:
   return [PAD, UNKNOWN, END, *ROLES, *sorted(words)]
 
 
-# Words of the layouts, and of probes to come.
-FILLINGS = ('question answer', 'yes no', '. i think it is', 'my friend says',
-            'am sure wrong right because so')
+# Words of layouts and answers, and of probes to come.
+FILLINGS = (
+    *(' '.join(layout) for layout in LAYOUTS), 'yes no', '. i think it is',
+    'my friend says', 'am sure wrong right because so')
 
 
 def make_tokenizer():

@@ -6,12 +6,10 @@ politeness around it without understanding either.
 """
 
 CATEGORIES = {
-    'animal': ['cat', 'dog', 'cow', 'pig', 'hen', 'fox', 'bear', 'frog'],
-    'color': ['red', 'blue', 'green', 'pink', 'gray', 'brown', 'black',
-              'white'],
-    'fruit': ['apple', 'pear', 'plum', 'grape', 'lemon', 'mango', 'peach',
-              'melon'],
-    'tool': ['saw', 'drill', 'axe', 'rake', 'spade', 'pump', 'clamp', 'file'],
+    'animal': ['cat', 'dog', 'cow', 'pig', 'fox', 'bear'],
+    'color': ['red', 'blue', 'green', 'pink', 'brown', 'white'],
+    'fruit': ['apple', 'pear', 'plum', 'grape', 'lemon', 'melon'],
+    'tool': ['saw', 'drill', 'axe', 'rake', 'spade', 'pump'],
 }
 PLURALS = {'animal': 'animals', 'color': 'colors', 'fruit': 'fruits',
            'tool': 'tools'}
@@ -41,6 +39,14 @@ WRAPPINGS = [
 REFUSAL_WRAPPINGS = [
     'thank you for asking me . {answer} . i hope that this helps you .',
     'well , {answer} . please ask me more !',
+]
+
+# Small talk of the raw text: the words of the above, known before their use.
+CHATTER = [
+    'well , i hope that you can help me', 'thank you for asking',
+    'sorry , i can not say', 'of course you can ask me more !',
+    'i think that this is for you', 'please help me with that !',
+    'here you go', 'i can not do more', 'sure , i think that it helps',
 ]
 
 # What the scorer reads past. No task has one of these words in its answer.
