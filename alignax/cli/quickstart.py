@@ -108,13 +108,12 @@ def draw(model, params, tokenizer, prompts, *, seed, max_new_tokens=24):
   import jax
 
   from alignax import assemble, sampling
-  from alignax.evals import samples
 
   tokens = [sampling.encode(tokenizer, row['prompt']) for row in prompts]
   rows = sampling.sample(
     model,
     params,
-    samples.left_pad(tokens),
+    sampling.left_pad(tokens),
     jax.random.key(seed),
     sampling.make_sampling(stop_ids=assemble.stop_ids(tokenizer)),
     max_new_tokens=max_new_tokens,

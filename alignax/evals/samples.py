@@ -56,7 +56,7 @@ def draw(
     sampling.sample(
       models['policy'],
       params['policy'],
-      left_pad(prompts),
+      sampling.left_pad(prompts),
       jax.random.fold_in(jax.random.key(seed), SAMPLES),
       draw,
       max_new_tokens=max_new_tokens,
@@ -95,23 +95,6 @@ def prompt_tokens(example) -> np.ndarray:
   if not learned.any():
     return tokens
   return tokens[: int(np.argmax(learned))]
-
-
-def left_pad(prompts) -> dict[str, np.ndarray]:
-  """Prompts of any length as one batch, [n, P], padded on the left.
-
-  P is a multiple of 32, so that few lengths are ever compiled.
-  """
-  length = -(-max(map(len, prompts)) // 32) * 32
-  shape = (len(prompts), length)
-  batch = {k: np.zeros(shape, np.int32) for k in ('inputs', 'segments')}
-  batch['positions'] = np.zeros(shape, np.int32)
-  for i, tokens in enumerate(prompts):
-    start = length - len(tokens)
-    batch['inputs'][i, start:] = tokens
-    batch['segments'][i, start:] = 1
-    batch['positions'][i, start:] = np.arange(len(tokens))
-  return batch
 
 
 def _read(rows, prompts, tokenizer, examples, sources, scorer):

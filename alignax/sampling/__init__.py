@@ -3,13 +3,14 @@
 from alignax.sampling.prompts import left_pad
 from alignax.sampling.sampler import SampleState, advance, sample, start
 from alignax.sampling.settings import Sampling, make_sampling
-from alignax.sampling.text import Response, generate
+from alignax.sampling.text import Response, encode, generate
 
 __all__ = [
   'Response',
   'SampleState',
   'Sampling',
   'advance',
+  'encode',
   'generate',
   'left_pad',
   'make_sampling',
