@@ -1,6 +1,7 @@
 """Names for the pytrees that flow through the library."""
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 

@@ -132,7 +132,6 @@ def measure(where: str, reference: str, prompts, seed: int) -> Measured:
   import numpy as np
 
   from alignax import data, models
-  from alignax.data import synthetic
   from alignax.evals.samples import TOKENS
 
   model, params = models.load(where)
@@ -175,7 +174,7 @@ def compare(where: str, path: pathlib.Path, *, n: int, seed: int):
     if pair[0] == pair[1]:
       continue
     chosen, _ = synthetic.prefer(row, *pair, rng=rng)
-    turn = lambda i: [{'role': 'assistant', 'content': pair[i]}]
+    turn = lambda i, pair=pair: [{'role': 'assistant', 'content': pair[i]}]
     lines.append(row | {'chosen': turn(chosen), 'rejected': turn(1 - chosen)})
   new = path.with_suffix('.new')
   new.write_text(''.join(json.dumps(line) + '\n' for line in lines))

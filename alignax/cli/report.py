@@ -40,14 +40,22 @@ def main(argv: list[str]) -> int:
       pathlib.Path(path).write_text(text(), encoding='utf-8')
       print(path)
   output = args.output or pathlib.Path(args.directories[0]) / 'report.html'
-  title = args.title or _title(runs)
-  print(report.write(output, title, *sections))
+  title = args.title or _title(args, runs)
+  print(report.write(output, title, *sections, lead=_lead(runs)))
   return 0
 
 
-def _title(runs) -> str:
+def _title(args, runs) -> str:
   if len(runs) == 1:
     return f'Run {runs[0].name}'
-  return f'{len(runs)} runs: {", ".join(run.name for run in runs[:4])}' + (
-    ', …' if len(runs) > 4 else ''
-  )
+  return f'{len(runs)} runs in {", ".join(map(_name, args.directories))}'
+
+
+def _name(directory: str) -> str:
+  return pathlib.Path(directory).absolute().name
+
+
+def _lead(runs) -> str:
+  """Which runs are not whole, so that nobody takes them for it."""
+  broken = [f'{run.name} ({run.status})' for run in runs if not run.finished]
+  return f'Did not finish: {", ".join(broken)}.' if broken else ''

@@ -132,6 +132,31 @@ class Model:
     """Reads tokens [B, T] into the cache; hidden states [B, T, D]."""
     return self._apply(params, inputs, segments, positions, cache, None)
 
+  def for_decoding(
+    self, params: Params, cache: Cache, *, unroll: bool = False
+  ) -> tuple[Params, Cache]:
+    """Both as a long loop of `decode` wants them; results stay bit equal.
+
+    Weights are cast to the compute dtype once, not at every token. If `unroll`,
+    every layer gets its own arrays: a scan over layers copies the weights
+    of each out of their stack at every token, a quarter of the time on a
+    CPU. That takes the memory of the weights again, and longer to compile.
+    """
+    params = {k: v for k, v in params.items() if k != 'value_head'}
+    cast = lambda path, x: (
+      x if path[-1].key == 'scale' else x.astype(self.config.dtype)
+    )  # Norms multiply in float32.
+    params = jax.tree_util.tree_map_with_path(cast, params)
+    if not unroll:
+      return params, cache
+    layers = [
+      jax.tree.map(lambda x: x[i], params['layers'])  # noqa: B023
+      for i in range(self.config.depth)
+    ]
+    split = lambda x: tuple(jnp.split(x, len(layers)))
+    cache = cache.replace(keys=split(cache.keys), values=split(cache.values))
+    return params | {'layers': tuple(layers)}, cache
+
   def decode(
     self, params: Params, cache: Cache, tokens: Array
   ) -> tuple[Array, Cache]:
@@ -155,7 +180,12 @@ class Model:
 
   def _apply(self, params, inputs, segments, positions, cache, noise):
     # The heads live outside of the Linen module, which may not see them.
-    backbone = {k: params[k] for k in ('embed', 'layers', 'norm')}
+    backbone = {k: params[k] for k in ('embed', 'norm')}
+    layers = params['layers']
+    if isinstance(layers, tuple):  # From `for_decoding`.
+      backbone |= {f'layers_{i}': layer for i, layer in enumerate(layers)}
+    else:
+      backbone['layers'] = layers
     return Transformer(self.config).apply(
       {'params': backbone}, inputs, segments, positions, cache, noise
     )

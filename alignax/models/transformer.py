@@ -36,16 +36,16 @@ class Cache(flax.struct.PyTreeNode):
   """Keys and values of what was read so far; slots fill from the left.
 
   Attributes:
-    keys: rotated, [L, B, S, K, head_dim].
-    values: [L, B, S, K, head_dim].
+    keys: rotated, [L, B, S, K, head_dim]; or L arrays [1, B, S, K, head_dim].
+    values: as `keys`.
     segments: of every slot, 0 where nothing is to be seen, [B, S].
     slot_positions: of the token in every slot, [B, S].
     positions: next position of every row, [B].
     length: number of slots in use, the same for all rows, [].
   """
 
-  keys: Array
-  values: Array
+  keys: Array | tuple[Array, ...]
+  values: Array | tuple[Array, ...]
   segments: Array
   slot_positions: Array
   positions: Array
@@ -215,22 +215,36 @@ class Transformer(nn.Module):
       block = nn.remat(
         Block, policy=POLICIES[config.remat], prevent_cse=False
       )
-    scanned = nn.scan(
-      block,
-      variable_axes={'params': 0},
-      split_rngs={'params': True},
-      in_axes=(0, nn.broadcast),
-      length=config.depth,
-    )(config, name='layers')
     if cache is not None:
       cache = _claim_slots(cache, segments, positions)
     context = _make_context(config, segments, positions, cache)
     kv = (None, None) if cache is None else (cache.keys, cache.values)
-    (x, *kv), _ = scanned((x, *kv), layers, context)
+    if isinstance(kv[0], tuple):
+      x, *kv = _layer_by_layer(config, x, layers, context, *kv)
+    else:
+      (x, *kv), _ = nn.scan(
+        block,
+        variable_axes={'params': 0},
+        split_rngs={'params': True},
+        in_axes=(0, nn.broadcast),
+        length=config.depth,
+      )(config, name='layers')((x, *kv), layers, context)
     if cache is not None:
       length = cache.length + inputs.shape[1]
       cache = cache.replace(keys=kv[0], values=kv[1], length=length)
     return RMSNorm(config, name='norm')(x), cache
+
+
+def _layer_by_layer(config, x, layers, context, keys, values):
+  """As the scan, where every layer has its own parameters and cache."""
+  keys, values = list(keys), list(values)
+  for i in range(config.depth):
+    layer = {name: jnp.asarray(x[i]) for name, x in layers.items()}
+    layer['index'] = jnp.zeros_like(layer['index'])  # A cache of one layer.
+    (x, keys[i], values[i]), _ = Block(config, name=f'layers_{i}')(
+      (x, keys[i], values[i]), layer, context
+    )
+  return x, tuple(keys), tuple(values)
 
 
 class Embed(nn.Module):

@@ -21,6 +21,7 @@ def curves(
   *,
   x: str = 'step',
   note: str = '',
+  names: Sequence[str] = (),
 ) -> Section:
   """Charts of curves, with one legend.
 
@@ -31,10 +32,12 @@ def curves(
       (x, y, low, high).
     x: what x counts.
     note: a sentence under the heading.
+    names: of curves, in the order that gives them their colours: sections with
+      the same names then agree on them.
   """
   if charts and not isinstance(next(iter(charts.values())), Mapping):
     charts = {'': charts}
-  return _section(title, charts, x, note, dots=False)
+  return _section(title, charts, x, note, names, dots=False)
 
 
 def frontier(
@@ -43,14 +46,15 @@ def frontier(
   *,
   x: str = 'KL to the reference, nats',
   note: str = '',
+  names: Sequence[str] = (),
 ) -> Section:
   """As `curves`, with a dot at every point: what y is had at what price x."""
-  return _section(title, charts, x, note, dots=True)
+  return _section(title, charts, x, note, names, dots=True)
 
 
-def _section(title, charts, x, note, dots) -> Section:
-  names = list(dict.fromkeys(name for c in charts.values() for name in c))
-  order = {name: i for i, name in enumerate(names)}
+def _section(title, charts, x, note, names, dots) -> Section:
+  used = list(dict.fromkeys(name for c in charts.values() for name in c))
+  order = {name: i for i, name in enumerate(dict.fromkeys([*names, *used]))}
   drawn = [
     _figure(name, curves, order, x, dots) for name, curves in charts.items()
   ]
@@ -62,10 +66,9 @@ def _section(title, charts, x, note, dots) -> Section:
       f'<div class="charts">{"".join(folded)}</div></details>'
     )
   note = f'<p class="note">{escape(note)}</p>' if note else ''
-  return Section(
-    title,
-    f'{note}{_legend(order)}<div class="charts">{"".join(shown)}</div>{more}',
-  )
+  legend = _legend({name: order[name] for name in used})
+  body = f'<div class="charts">{"".join(shown)}</div>'
+  return Section(title, note + legend + body + more)
 
 
 def _legend(order: Mapping[str, int]) -> str:
@@ -115,7 +118,7 @@ def _figure(name, curves, order, x_name, dots) -> str:
 def _value(point) -> str:
   if len(point) == 2:
     return number(point[1])
-  return f'{number(point[1])} ({number(point[2])} – {number(point[3])})'
+  return f'{number(point[1])} ({number(point[2])} to {number(point[3])})'
 
 
 def _spoken(curves) -> str:
@@ -182,7 +185,7 @@ def tick(value: float, all_ticks) -> str:
   if size >= 1e6 or size < 1e-3:
     return f'{value:.1e}' if value else '0'
   if size >= 1e4:
-    return f'{value / 1000:g}k'
+    return f'{value / 1000:g}k' if value else '0'
   decimals = max(0, -math.floor(math.log10(step) + 1e-9))
   if round(step, decimals) != round(step, decimals + 1):
     decimals += 1  # Steps of 2.5.

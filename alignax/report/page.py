@@ -108,8 +108,8 @@ def _cell(value, column: int) -> str:
     return f'<{tag} class="number" data-sort="{value}">{number(value)}</{end}>'
   mean, low, high, n = value
   more = ''
-  if not missing(low):
-    more = f'<small>{number(low)} – {number(high)}</small>'
+  if not missing(low) and low < high:
+    more = f'<small>{number(low)} to {number(high)}</small>'
   return (
     f'<{tag} class="number" data-sort="{mean}" title="n = {n}">'
     f'{number(mean)}{more}</{end}>'

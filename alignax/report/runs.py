@@ -161,12 +161,11 @@ def _flat(config: dict, prefix: str = '') -> dict:
   return flat
 
 
-def without_seed(run: Run) -> str:
-  """What must be equal in runs that differ by their seed only."""
-  config = {
+def comparable(config: dict) -> dict:
+  """A config without its seed, and without where its run happens to lie."""
+  return {
     # A stage's place depends on the run that made it; its name does not.
     key: re.sub(r'.*/stages/', '', value) if isinstance(value, str) else value
-    for key, value in run.config.items()
+    for key, value in config.items()
     if key != 'seed'
   }
-  return json.dumps(config, sort_keys=True)

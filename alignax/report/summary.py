@@ -2,12 +2,13 @@
 
 import csv
 import io
+import json
 import re
 from collections.abc import Sequence
 
 from alignax.evals.intervals import Estimate, bootstrap, paired
 from alignax.report import charts, page
-from alignax.report.runs import Run, without_seed
+from alignax.report.runs import Run, comparable
 
 # In every line, about the run and not the model.
 COUNTERS = ('step', 'seconds', 'tokens')
@@ -76,7 +77,8 @@ def group(runs: Sequence[Run]) -> list[Group]:
   """Runs that differ by their seed only, together."""
   found = {}
   for run in runs:
-    found.setdefault(without_seed(run), []).append(run)
+    same = json.dumps(comparable(run.config), sort_keys=True)
+    found.setdefault(same, []).append(run)
   # The same seed twice is the same run twice, not a sample of two.
   groups = []
   for members in found.values():
@@ -108,7 +110,7 @@ def sections(
   found = [_summary(groups, names)]
   if baseline:
     found.append(_against(groups, names, baseline))
-  found += [_curves(groups, names), _frontier(groups), _samples(runs)]
+  found += [_curves(groups, names), _frontier(groups), _samples(groups)]
   found += [_configs(groups), _everything(groups, names)]
   return [section for section in found if section is not None]
 
@@ -198,7 +200,8 @@ def _curves(groups, names):
     return None
   seeds = any(len(g.runs) > 1 for g in groups)
   note = 'Mean and range over seeds.' if seeds else ''
-  return charts.curves('Learning curves', drawn, note=note)
+  names = [g.name for g in groups]
+  return charts.curves('Learning curves', drawn, note=note, names=names)
 
 
 def _frontier(groups):
@@ -211,7 +214,8 @@ def _frontier(groups):
   if not drawn:
     return None
   note = 'How much reward a run has at what distance from where it started.'
-  return charts.frontier('Reward against KL', drawn, note=note)
+  names = [g.name for g in groups]
+  return charts.frontier('Reward against KL', drawn, note=note, names=names)
 
 
 def _against_kl(g: Group, reward: str, kl: str):
@@ -220,15 +224,16 @@ def _against_kl(g: Group, reward: str, kl: str):
   return [(kls[s], rewards[s]) for s in sorted(rewards) if s in kls]
 
 
-def _samples(runs):
-  """The last responses of every run, prompt by prompt."""
-  prompts, several = {}, len(runs) > 1
-  for run in runs:
+def _samples(groups):
+  """The last responses of every run, prompt by prompt; of the first seed."""
+  prompts, several = {}, len(groups) > 1
+  for g in groups:
+    run = g.runs[0]
     written = [s for s in run.samples if 'response' in s]
     steps = sorted({s['step'] for s in written})
     # Of a single run, what it wrote at first is what to compare with.
     for step in steps[-1:] if several else sorted({*steps[:1], *steps[-1:]}):
-      column = run.name if several else f'step {step}'
+      column = g.name if several else f'step {step}'
       for sample in written:
         if sample['step'] == step:
           card = prompts.setdefault(sample['prompt'], ({}, {}))
@@ -258,8 +263,8 @@ def _configs(groups):
   """Keys that not all runs agree on."""
   if len(groups) < 2:
     return None
-  configs = [g.runs[0].config for g in groups]
-  keys = sorted({key for config in configs for key in config} - {'seed'})
+  configs = [comparable(g.runs[0].config) for g in groups]
+  keys = sorted({key for config in configs for key in config})
   rows = []
   for key in keys:
     values = [config.get(key) for config in configs]
@@ -320,6 +325,6 @@ def _plain(value) -> str:
   if not isinstance(value, tuple):
     return page.number(value)
   mean, low, high, _ = value
-  if page.missing(low):
+  if page.missing(low) or low == high:
     return page.number(mean)
-  return f'{page.number(mean)} ({page.number(low)} – {page.number(high)})'
+  return f'{page.number(mean)} ({page.number(low)} to {page.number(high)})'

@@ -44,7 +44,9 @@ class SampleState(flax.struct.PyTreeNode):
   step: Array
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'max_new_tokens'))
+@functools.partial(
+  jax.jit, static_argnames=('model', 'max_new_tokens', 'unroll')
+)
 def sample(
   model,
   params: Params,
@@ -53,6 +55,7 @@ def sample(
   sampling: Sampling,
   *,
   max_new_tokens: int,
+  unroll: bool = False,
 ) -> Batch:
   """Samples a response to every prompt; one compiled program.
 
@@ -65,7 +68,8 @@ def sample(
   top-p, min-p, penalties and forbidden stops (all zero if greedy).
 
   Args:
-    model: has `init_cache`, `extend` and `decode`, as `alignax.models.Model`.
+    model: has `init_cache`, `extend`, `for_decoding` and `decode`, as
+      `alignax.models.Model`.
     params: of the model.
     prompts: `inputs`, `segments` (1; 0 is padding) and `positions`, [B, P],
       padded on the left. A row of padding alone yields an empty response.
@@ -74,6 +78,7 @@ def sample(
     sampling: from `make_sampling`.
     max_new_tokens: N, size of the response buffer. `sampling.limit` may end
       responses earlier.
+    unroll: compile the layers one by one, see `Model.for_decoding`.
 
   Returns:
     inputs, targets, segments, positions, mask, logps and sampler_logps
@@ -81,15 +86,26 @@ def sample(
     and log-probs are 0 elsewhere. `lengths` [B] counts response tokens,
     `finished` [B] says which rows drew a stop token.
   """
-  state = start(model, params, prompts, key, max_new_tokens=max_new_tokens)
+  params, state = start(
+    model, params, prompts, key, max_new_tokens=max_new_tokens, unroll=unroll
+  )
   state = advance(model, params, state, sampling, until=max_new_tokens)
   return as_rows(prompts, state)
 
 
 def start(
-  model, params: Params, prompts: Batch, key: Array, *, max_new_tokens: int
-) -> SampleState:
-  """Reads the prompts [B, P] into a cache with room for the responses."""
+  model,
+  params: Params,
+  prompts: Batch,
+  key: Array,
+  *,
+  max_new_tokens: int,
+  unroll: bool = False,
+) -> tuple[Params, SampleState]:
+  """Reads the prompts [B, P] into a cache with room for the responses.
+
+  Returns the parameters as `advance` wants them, and the state.
+  """
   inputs, segments = prompts['inputs'], prompts['segments']
   _check_shapes(prompts, max_new_tokens)
   batch, length = inputs.shape
@@ -97,16 +113,17 @@ def start(
   if length > 1:  # The last token is read by the first decoding step.
     before = (inputs, segments, prompts['positions'])
     _, cache = model.extend(params, cache, *(x[:, :-1] for x in before))
-  row = jnp.arange(batch)[:, None]
-  vocab_size = params['embed']['embedding'].shape[0]
+  params, cache = model.for_decoding(params, cache, unroll=unroll)
+  last = inputs[:, -1]
+  vocab_size = jax.eval_shape(model.decode, params, cache, last)[0].shape[-1]
   # Padding is dropped: its token id may be one that means something.
   token = jnp.where(segments > 0, inputs, vocab_size)
   seen = jnp.zeros((batch, vocab_size), bool)
-  return SampleState(
+  return params, SampleState(
     cache=cache,
     keys=_row_keys(key, batch),
-    last=inputs[:, -1],
-    seen=seen.at[row, token].set(True, mode='drop'),
+    last=last,
+    seen=seen.at[jnp.arange(batch)[:, None], token].set(True, mode='drop'),
     tokens=jnp.zeros((batch, max_new_tokens), jnp.int32),
     logps=jnp.zeros((batch, max_new_tokens)),
     sampler_logps=jnp.zeros((batch, max_new_tokens)),
@@ -153,13 +170,13 @@ def draw_tokens(
   allowed = filters.forbid(allowed, sampling.stop_ids, too_early)
   allowed = filters.filter_logits(allowed, sampling)
 
-  def drawn():
+  def perturbed():
+    # Adding Gumbel noise and taking the largest draws from the softmax.
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
-    return jax.vmap(jax.random.categorical)(step_keys, allowed)
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, allowed.shape[1:]))
+    return _argmax(allowed + noise(step_keys))
 
-  tokens = jax.lax.cond(
-    is_greedy, lambda: jnp.argmax(allowed, axis=-1), drawn
-  ).astype(jnp.int32)
+  tokens = jax.lax.cond(is_greedy, lambda: _argmax(allowed), perturbed)
   sampler_logps = jnp.where(is_greedy, 0.0, _logps_of(allowed, tokens))
   return tokens, _logps_of(logits, tokens), sampler_logps
 
@@ -208,6 +225,17 @@ def _append(state, tokens, logps, sampler_logps, stop_ids) -> SampleState:
     done=state.done | stops,
     step=state.step + 1,
   )
+
+
+def _argmax(x: Array) -> Array:
+  """Index of the first largest entry. [B, V] -> [B].
+
+  Two plain reductions: XLA on CPU makes a scalar loop of `argmax`, with the
+  noise inside, and takes three times as long for a draw.
+  """
+  is_largest = x == jnp.max(x, axis=-1, keepdims=True)
+  index = jnp.where(is_largest, jnp.arange(x.shape[-1]), x.shape[-1] - 1)
+  return jnp.min(index, axis=-1).astype(jnp.int32)
 
 
 def _logps_of(logits: Array, tokens: Array) -> Array:

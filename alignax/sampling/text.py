@@ -45,6 +45,7 @@ def generate(
   stop_strings: Sequence[str] = (),
   batch_size: int = 16,
   max_length: int | None = None,
+  unroll: bool = False,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Response]:
   """Writes a response to every prompt.
@@ -65,6 +66,7 @@ def generate(
     stop_strings: text that ends a response, and is cut from it.
     batch_size: rows that are sampled together.
     max_length: of prompt and response; None is `model.config.max_length`.
+    unroll: as for `sample`; pays from some hundred tokens a row on.
     progress: called with the number of finished prompts and of all.
 
   Returns:
@@ -90,7 +92,7 @@ def generate(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
     rows = _write(
       model, params, batch, keys, sampling, max_new_tokens,
-      find_end if stop_strings else None,
+      unroll, find_end if stop_strings else None,
     )  # fmt: skip
     for i, (written, *rest) in zip(chosen, rows):
       responses[i] = Response(text_of(written), written, *rest)
@@ -127,10 +129,12 @@ def _batches(tokens, batch_size: int) -> Iterator[tuple[list[int], int]]:
 
 
 def _write(
-  model, params, batch, keys, sampling, max_new_tokens, find_end
+  model, params, batch, keys, sampling, max_new_tokens, unroll, find_end
 ) -> Iterator[tuple[list[int], list[float], bool]]:  # fmt: skip
   """Tokens, log-probs and whether it finished, for every row of a batch."""
-  state = _start(model, params, batch, keys, max_new_tokens=max_new_tokens)
+  params, state = _start(
+    model, params, batch, keys, max_new_tokens=max_new_tokens, unroll=unroll
+  )
   block = max_new_tokens if find_end is None else BLOCK
   ends = np.zeros(len(keys), np.int32)  # Tokens up to a stop string.
   for until in range(block, max_new_tokens + block, block):
@@ -152,7 +156,9 @@ def _write(
 
 
 # Compiled once a shape, as `sample` is; a state is used up by going on from it.
-_start = jax.jit(sampler.start, static_argnames=('model', 'max_new_tokens'))
+_start = jax.jit(
+  sampler.start, static_argnames=('model', 'max_new_tokens', 'unroll')
+)
 _advance = jax.jit(
   sampler.advance, static_argnames=('model',), donate_argnames=('state',)
 )
