@@ -1,0 +1,229 @@
+"""The page that compares runs, on runs that no training made."""
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import fake_runs
+import pytest
+
+from alignax import report
+from alignax.cli import main
+from alignax.evals.intervals import Estimate
+from alignax.report import charts, page
+
+
+class Page(html.parser.HTMLParser):
+  """Tags that are open, addresses, and text."""
+
+  VOID = ('meta', 'link', 'br', 'img')
+
+  def __init__(self, source):
+    super().__init__()
+    self.open, self.addresses, self.words = [], [], []
+    self.feed(source)
+
+  def handle_starttag(self, tag, attributes):
+    if tag not in self.VOID:
+      self.open.append(tag)
+    self.addresses += [v for k, v in attributes if k in ('src', 'href')]
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_startendtag(self, tag, attributes):
+    pass
+
+  def handle_data(self, data):
+    if self.open and self.open[-1] not in ('style', 'script'):
+      self.words.append(data)
+
+  @property
+  def text(self):
+    return ' '.join(self.words).replace('\u200b', '')
+
+
+@pytest.fixture
+def sweep(tmp_path):
+  fake_runs.write_sweep(tmp_path / 'sweep')
+  return tmp_path / 'sweep'
+
+
+def test_page_is_one_file_and_well_formed(sweep, tmp_path, capsys):
+  path = tmp_path / 'page.html'
+  assert main(['report', str(sweep), f'--output={path}']) == 0
+  source = path.read_text()
+  found = Page(source)
+  assert not found.open
+  assert all(a.startswith('#') for a in found.addresses)
+  assert 'http' not in source.replace('http://www.w3.org/2000/svg', '')
+  for word in ('Learning curves', 'Reward against KL', 'Config differences'):
+    assert word in found.text
+  assert 'dpo (3 seeds)' in capsys.readouterr().out
+
+
+def test_a_text_of_the_model_stays_text(sweep, tmp_path):
+  source = report.write(
+    tmp_path / 'p.html', '<b>', *report.sections(report.find_runs([sweep]))
+  ).read_text()
+  assert '<b>bold' not in source
+  assert '&lt;b&gt;bold' in source
+
+
+def test_seeds_are_one_line_and_missing_is_no_zero(sweep):
+  runs = report.find_runs([sweep])
+  lines = report.to_markdown(runs).splitlines()
+  cells = {
+    row[1].strip(): [c.strip() for c in row[1:-1]]
+    for row in (line.split('|') for line in lines[2:])
+  }
+  assert set(cells) == {'broken', 'dpo (3 seeds)', 'ppo (3 seeds)', 'sft'}
+  names = [c.strip() for c in lines[0].split('|')[1:-1]]
+  assert cells['sft'][names.index('samples/kl')] == '–'
+  assert ' to ' in cells['ppo (3 seeds)'][names.index('samples/total')]
+
+
+def test_a_run_that_died_is_listed_where_it_ended(sweep, tmp_path):
+  runs = report.find_runs([sweep])
+  assert {r.name: r.status for r in runs}['broken'] == 'ended at step 7 of 40'
+  path = tmp_path / 'page.html'
+  main(['report', str(sweep), f'--output={path}'])
+  assert 'Did not finish: broken' in Page(path.read_text()).text
+
+
+def test_a_run_that_died_at_its_start(tmp_path):
+  fake_runs.write_run(tmp_path / 'a', until=0)
+  (tmp_path / 'a' / 'metrics.jsonl').unlink()
+  (run,) = report.find_runs([tmp_path])
+  assert run.status == 'nothing measured'
+  assert report.sections([run])
+
+
+def test_lines_cut_by_a_kill_are_left_out(tmp_path):
+  fake_runs.write_run(tmp_path / 'a')
+  for name in ('metrics.jsonl', 'samples.jsonl'):
+    path = tmp_path / 'a' / name
+    path.write_text(path.read_text()[:-20])
+  (run,) = report.find_runs([tmp_path])
+  assert run.step == 39
+
+
+def test_differences_are_paired_by_seed(sweep):
+  runs = report.find_runs([sweep])
+  found = report.sections(runs, baseline='dpo')
+  (against,) = [s for s in found if s.title.startswith('Against')]
+  row = re.search(r'<tr><th scope="row">ppo.*?</tr>', against.html)[0]
+  first = re.search(r'data-sort="([^"]+)" title="n = 3"', row)
+  by_name = {r.name: r.last().get('samples/total') for r in runs}
+  mean = sum(by_name[f'ppo-s{i}'] - by_name[f'dpo-s{i}'] for i in range(3)) / 3
+  assert float(first[1]) == pytest.approx(mean)
+
+
+def test_unknown_baseline_is_named(sweep, capsys):
+  assert main(['report', str(sweep), '--baseline=grpo']) == 1
+  assert "no run 'grpo'" in capsys.readouterr().err
+
+
+def test_no_run_is_said(tmp_path, capsys):
+  assert main(['report', str(tmp_path)]) == 1
+  assert 'holds no run' in capsys.readouterr().err
+
+
+def test_csv_has_every_run_and_leaves_missing_empty(sweep, tmp_path):
+  path = tmp_path / 'runs.csv'
+  out = tmp_path / 'p.html'
+  main(['report', str(sweep), f'--csv={path}', f'--output={out}'])
+  rows = {row['run']: row for row in csv.DictReader(path.open())}
+  assert len(rows) == 8
+  assert rows['sft']['samples/kl'] == ''
+  assert float(rows['dpo-s0']['samples/kl']) == 2.0
+
+
+def test_an_evaluated_run_shows_its_interval(tmp_path):
+  fake_runs.write_run(tmp_path / 'a')
+  metric = {'mean': 0.8, 'low': 0.7, 'high': 0.9, 'n': 64}
+  (tmp_path / 'a' / 'eval.json').write_text(
+    json.dumps({'step': 40, 'metrics': {'samples/total': metric}})
+  )
+  text = report.to_markdown(report.find_runs([tmp_path]))
+  assert '0.8000 (0.7000 to 0.9000)' in text
+
+
+def test_api_with_plain_data(tmp_path):
+  path = report.write(
+    tmp_path / 'page.html',
+    'Stages',
+    report.text('Story', 'Once.'),
+    report.table(
+      'Summary',
+      [{'stage': 'SFT', 'gold': 0.7, 'KL': None}, {'stage': 'PPO', 'KL': 1.5},
+       {'stage': 'DPO', 'gold': Estimate(0.75, 0.7, 0.8, 200)}],
+    ),
+    report.curves('One', {'PPO': [(0, 1.0), (1, float('nan')), (2, 3.0)]}),
+    report.frontier('Price', {'gold': {'PPO': [(0.1, 0.5)], 'DPO': []}}),
+    report.samples('Said', [
+      {'prompt': 'hi', 'responses': {'SFT': 'hello', 'PPO': ''},
+       'scores': {'SFT': {'gold': 1.0}}},
+    ]),
+  )  # fmt: skip
+  found = Page(path.read_text())
+  assert not found.open
+  assert 'nan' not in found.text.lower()
+  assert '0.7000 to 0.8000' in found.text
+
+
+@pytest.mark.parametrize(
+  'low, high, expected',
+  [
+    (0, 1, ['0.00', '0.25', '0.50', '0.75', '1.00']),
+    (0.52, 0.94, ['0.4', '0.6', '0.8', '1.0']),
+    (0, 40000, ['0', '10k', '20k', '30k', '40k']),
+    (3, 3, None),
+  ],
+)
+def test_ticks_are_round_and_enclose(low, high, expected):
+  found = charts.ticks(low, high)
+  assert found[0] <= low
+  assert found[-1] >= high
+  labels = [charts.tick(t, found) for t in found]
+  assert len(set(labels)) == len(labels)
+  assert expected is None or labels == expected
+
+
+@pytest.mark.parametrize(
+  'value, text',
+  [
+    (0.0, '0'), (12345, '12,345'), (0.01234567, '0.01235'),
+    (1.5e-5, '1.50e-05'), (999.94, '999.9'), (float('inf'), 'inf'),
+    (True, 'yes'),
+  ],
+)  # fmt: skip
+def test_numbers_have_four_figures(value, text):
+  assert page.number(value) == text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which('chromium'), reason='needs chromium')
+def test_page_works_in_a_browser(sweep, tmp_path):
+  path = report.write(
+    tmp_path / 'p.html', 'Page', *report.sections(report.find_runs([sweep]))
+  )
+  # A click on the third heading must sort, highest first, missing last.
+  click = (
+    '<script>document.querySelectorAll("th button")[2].click();'
+    'document.title = [...document.querySelector("tbody").rows]'
+    '.map((r) => r.cells[0].textContent).join("|");</script></body>'
+  )
+  path.write_text(path.read_text().replace('</body>', click))
+  result = subprocess.run(
+    ['chromium', '--headless', '--no-sandbox', '--disable-gpu',
+     '--disable-background-networking', '--disable-quic', '--no-first-run',
+     '--disable-component-update', '--disable-sync',
+     f'--user-data-dir={tmp_path / "profile"}', '--dump-dom', path.as_uri()],
+    capture_output=True, text=True, timeout=120, check=True,
+  )  # fmt: skip
+  title = re.search('<title>(.*?)</title>', result.stdout)[1]
+  assert title == 'ppo (3 seeds)|dpo (3 seeds)|broken|sft'
