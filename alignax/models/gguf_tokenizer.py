@@ -6,7 +6,8 @@ from typing import Any
 
 from alignax.models import gguf
 
-CONTROL, USER_DEFINED = 3, 4  # Of `tokenizer.ggml.token_type`.
+# Of `tokenizer.ggml.token_type`.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
 _WORDS = (
   r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s|"
   r' ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
@@ -45,20 +46,38 @@ def write(path: Path, directory: Path) -> None:
 
 def build(reader) -> Any:
   """A `tokenizers.Tokenizer` from a file's metadata."""
-  from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+  from tokenizers import AddedToken
 
   kind, pre = _field(reader, 'model'), _field(reader, 'pre')
-  if kind != 'gpt2' or pre not in CUTS:
+  if kind == 'gpt2' and pre in CUTS:
+    tokenizer = _byte_level(reader, pre)
+  elif kind == 'llama':
+    tokenizer = _sentencepiece(reader)
+  else:
     raise ValueError(
       f'tokenizer model {kind!r} with pre-tokenizer {pre!r} is not supported '
-      f"(supported: 'gpt2' with one of {list(CUTS)}). Take tokenizer.json from "
-      "the model's Hugging Face directory instead."
+      f"(supported: 'gpt2' with one of {list(CUTS)}, and 'llama'). Take "
+      "tokenizer.json from the model's Hugging Face directory instead."
     )
   tokens = _field(reader, 'tokens')
+  tokenizer.post_processor = _post_processor(reader, tokens, kind == 'gpt2')
+  for token, kind in zip(tokens, _field(reader, 'token_type')):
+    added = AddedToken(token, normalized=False, special=kind != USER_DEFINED)
+    if kind in (CONTROL, UNKNOWN):
+      tokenizer.add_special_tokens([added])
+    elif kind == USER_DEFINED:
+      tokenizer.add_tokens([added])
+  return tokenizer
+
+
+def _byte_level(reader, pre: str) -> Any:
+  """As GPT-2: merges of bytes within words."""
+  from tokenizers import Tokenizer, decoders, models, normalizers
+
   merges = [tuple(merge.split(' ')) for merge in _field(reader, 'merges')]
   tokenizer = Tokenizer(
     models.BPE(
-      vocab={token: i for i, token in enumerate(tokens)},
+      vocab=_vocab(reader),
       merges=merges,
       # Llama 3 takes whole words from the vocabulary before it merges.
       ignore_merges=pre in ('llama-bpe', 'llama3'),
@@ -68,14 +87,54 @@ def build(reader) -> Any:
     tokenizer.normalizer = normalizers.NFC()
   tokenizer.pre_tokenizer = _pre_tokenizer(*CUTS[pre])
   tokenizer.decoder = decoders.ByteLevel()
-  tokenizer.post_processor = _post_processor(reader, tokens)
-  for token, kind in zip(tokens, _field(reader, 'token_type')):
-    added = AddedToken(token, normalized=False, special=kind == CONTROL)
-    if kind == CONTROL:
-      tokenizer.add_special_tokens([added])
-    elif kind == USER_DEFINED:
-      tokenizer.add_tokens([added])
   return tokenizer
+
+
+def _sentencepiece(reader) -> Any:
+  """As Llama 2, Mistral and Gemma: merges of whole text, by their scores."""
+  from tokenizers import Tokenizer, decoders, models, normalizers
+
+  unknown = _field(reader, 'unknown_token_id')
+  tokens = _field(reader, 'tokens')
+  tokenizer = Tokenizer(
+    models.BPE(
+      vocab=_vocab(reader),
+      merges=_scored_merges(reader),
+      unk_token=None if unknown is None else tokens[unknown],
+      fuse_unk=True,
+      byte_fallback=True,
+    )
+  )
+  prefix = _field(reader, 'add_space_prefix') is not False
+  steps = [normalizers.Prepend('\u2581')] if prefix else []
+  steps.append(normalizers.Replace(' ', '\u2581'))
+  tokenizer.normalizer = normalizers.Sequence(steps)
+  steps = [decoders.Replace('\u2581', ' ')]
+  steps += [decoders.ByteFallback(), decoders.Fuse()]
+  if prefix:
+    steps.append(decoders.Strip(content=' ', left=1))
+  tokenizer.decoder = decoders.Sequence(steps)
+  return tokenizer
+
+
+def _scored_merges(reader) -> list[tuple[str, str]]:
+  """Every way to make a token of two others, the best token first."""
+  vocab = _vocab(reader)
+  kinds, scores = _field(reader, 'token_type'), _field(reader, 'scores')
+  merges = []
+  for token, index in vocab.items():
+    if kinds[index] != NORMAL:
+      continue
+    for cut in range(1, len(token)):
+      left, right = token[:cut], token[cut:]
+      if left in vocab and right in vocab:
+        rank = (-scores[index], vocab[left], vocab[right])
+        merges.append((rank, left, right))
+  return [(left, right) for _, left, right in sorted(merges)]
+
+
+def _vocab(reader) -> dict[str, int]:
+  return {token: i for i, token in enumerate(_field(reader, 'tokens'))}
 
 
 def _pre_tokenizer(pattern: str | None, single_digits: bool) -> Any:
@@ -92,11 +151,13 @@ def _pre_tokenizer(pattern: str | None, single_digits: bool) -> Any:
   return pre_tokenizers.Sequence(steps)
 
 
-def _post_processor(reader, tokens: list[str]) -> Any:
+def _post_processor(reader, tokens: list[str], byte_level: bool) -> Any:
   from tokenizers import processors
 
-  steps = [processors.ByteLevel(trim_offsets=False)]
-  if _field(reader, 'add_bos_token'):
+  steps = [processors.ByteLevel(trim_offsets=False)] if byte_level else []
+  begin = _field(reader, 'add_bos_token')
+  # What the format says of a file that does not say.
+  if (not byte_level) if begin is None else begin:
     bos = _field(reader, 'bos_token_id')
     name = tokens[bos]
     steps.append(

@@ -209,6 +209,8 @@ def write_description(
   A run's directory has one without `params`: its checkpoints hold several
   roles of this architecture.
   """
+  if jax.process_index():
+    return
   value = dict(
     format=FORMAT, version=VERSION, config=dataclasses.asdict(model.config)
   )

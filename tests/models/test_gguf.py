@@ -269,12 +269,57 @@ class TestTokenizer:
     assert tokenizer.decode(encoded.ids[1:], skip_special_tokens=False) == text
 
   @pytest.mark.parametrize(
-    'options', [dict(pre='jais'), dict(model='llama')], ids=['pre', 'model']
+    'options', [dict(pre='jais'), dict(model='bert')], ids=['pre', 'model']
   )
   def test_unsupported(self, trained, tmp_path, tiny, options):
     model, params = self.file(trained, tmp_path / 'a.gguf', tiny, **options)
     with pytest.raises(ValueError, match='is not supported .*tokenizer.json'):
       models.save(tmp_path / 'm', model, params, tokenizer=tmp_path / 'a.gguf')
+
+  @pytest.mark.parametrize('prefix', [True, False], ids=['llama', 'gemma'])
+  def test_sentencepiece(self, tmp_path, tiny, prefix):
+    """Scores in place of merges, against the library itself."""
+    spm = pytest.importorskip('sentencepiece')
+    from alignax.models import gguf_tokenizer
+
+    text = ["the cat sat on the mat, isn't it there?", 'they are theirs'] * 9
+    spm.SentencePieceTrainer.train(
+      sentence_iterator=iter(text),
+      model_prefix=str(tmp_path / 'spm'),
+      model_type='bpe',
+      vocab_size=300,
+      byte_fallback=True,
+      add_dummy_prefix=prefix,
+      normalization_rule_name='identity',
+      remove_extra_whitespaces=False,
+      minloglevel=2,
+    )
+    theirs = spm.SentencePieceProcessor(str(tmp_path / 'spm.model'))
+    ids = range(theirs.vocab_size())
+    kinds = [
+      2 if theirs.is_unknown(i) else 3 if theirs.is_control(i)
+      else 6 if theirs.is_byte(i) else 1
+      for i in ids
+    ]
+
+    def extra(writer):
+      writer.add_tokenizer_model('llama')
+      writer.add_token_list([theirs.id_to_piece(i) for i in ids])
+      writer.add_token_scores([theirs.get_score(i) for i in ids])
+      writer.add_token_types(kinds)
+      writer.add_bos_token_id(1)
+      writer.add_eos_token_id(2)
+      writer.add_unk_token_id(0)
+      writer.add_add_space_prefix(prefix)
+
+    model, params = tiny(mlp_width=64, vocab_size=len(kinds))
+    path = tmp_path / 'a.gguf'
+    write(path, 'llama', model.config, tensors_of(model, params)[0], extra)
+    ours_ = gguf_tokenizer.build(ours.open_file(path))
+    for line in ('the cat', ' they  sat\n\there', 'déjà vu 日本', 'isnt the the'):
+      encoded = ours_.encode(line).ids
+      assert encoded == [1, *theirs.encode(line)]
+      assert ours_.decode(encoded) == line
 
   def test_none(self, llama, tmp_path):
     model, params = llama
