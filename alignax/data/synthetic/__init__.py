@@ -7,7 +7,8 @@ and simulated annotators choose by it with known noise.
 
 from alignax.data.synthetic.annotators import prefer, rank, utility
 from alignax.data.synthetic.instructions import instruction, split_of
-from alignax.data.synthetic.rows import CLEAN, MIXED, respond, rows
+from alignax.data.synthetic.responses import CLEAN, MIXED, respond
+from alignax.data.synthetic.rows import rows
 from alignax.data.synthetic.scorer import answered, gold_score
 from alignax.data.synthetic.tasks import FAMILIES, TASKS
 from alignax.data.synthetic.tokenizer import make_tokenizer, vocabulary

@@ -6,17 +6,12 @@ fields ride along as metadata, which is all that `gold_score` needs.
 
 import random
 
-from alignax.data.synthetic import words as w
 from alignax.data.synthetic.annotators import prefer, rank
 from alignax.data.synthetic.instructions import PHRASINGS, instruction
+from alignax.data.synthetic.responses import CLEAN, MIXED, respond
 from alignax.data.synthetic.scorer import gold_score
 from alignax.data.synthetic.tasks import TASKS
 from alignax.data.synthetic.text import document
-
-# Shares of concise, wordy and flawed responses among demonstrations: people
-# write most of them well enough, few of them as one would wish.
-MIXED = (0.4, 0.5, 0.1)
-CLEAN = (1.0, 0.0, 0.0)
 
 
 def rows(
@@ -68,42 +63,6 @@ def rows(
   # Strings seed `random` the same on every machine and Python version.
   return [_MAKERS[name](random.Random(f'{name}/{split}/{seed}/{i}'), **kw)
           for i in range(n)]
-
-
-def respond(rng: random.Random, row: dict, quality=MIXED) -> str:
-  """Writes a response as a person might: concise, wordy or flawed."""
-  concise, wordy, flawed = quality
-  kind = rng.choices(('concise', 'wordy', 'flawed'), (concise, wordy, flawed))
-  if kind == ['concise']:
-    return row['reference']
-  if kind == ['wordy']:
-    return _wrapped(rng, row, row['reference'])
-  text = _flawed(rng, row)
-  return text if rng.random() < 0.5 else _wrapped(rng, row, text)
-
-
-def _wrapped(rng, row, text):
-  refuses = text in w.REFUSALS
-  template = rng.choice(w.REFUSAL_WRAPPINGS if refuses else w.WRAPPINGS)
-  return template.format(answer=text)
-
-
-def _flawed(rng, row):
-  """A wrong response: by its format, by a word, or by (not) refusing."""
-  if row['refuse']:
-    return row['answer']
-  if row['task'] == 'benign':
-    return rng.choice(w.REFUSALS)
-  if row['constraint'] and rng.random() < 0.7:
-    return row['answer']
-  words = row['answer'].split()
-  place = rng.randrange(len(words))
-  pool = next(p for p in (w.NUMBERS, w.DAYS, ['yes', 'no'], w.FORBIDDEN,
-                          w.NOUNS + w.NEAR_MISSES) if words[place] in p)
-  words[place] = rng.choice([x for x in pool if x != words[place]])
-  if row['length'] and rng.random() < 0.7:
-    words = row['answer'].split()[:-1]
-  return ' '.join(w.constrained(words, row['constraint']))
 
 
 def _tasks(tasks):

@@ -15,6 +15,7 @@ import random
 
 from alignax.data.synthetic import words as w
 from alignax.data.synthetic.instructions import PHRASINGS, instruction, state
+from alignax.data.synthetic.responses import wrapped
 from alignax.data.synthetic.tasks import FAMILIES, TASKS, draw_words
 
 STATEMENTS, EXAMS, SOLUTIONS = 0.5, 0.25, 0.25  # shares of the documents
@@ -25,6 +26,7 @@ LAYOUTS = (
     ('ask', 'reply', '!'), ('exercise', 'solution', ''),
     ('[ task ]', '[ solution ]', '.'), ('please', 'so', ','),
 )
+WORDY = 0.25  # share of the solutions that are politely wrapped
 CHATTER = 0.1  # share of the statements that state nothing
 # What takes most practice comes twice as often.
 HARD = ('add', 'subtract', 'member', 'format', 'followup')
@@ -35,6 +37,9 @@ _STATED = tuple(FAMILIES) + tuple(task for task in HARD if task in FAMILIES)
 
 def document(rng: random.Random, *, length: int = 60) -> str:
   """Writes a document of at most `length` words."""
+  if length < 20:
+    raise ValueError(f'A document of {length} words has no room for a solved '
+                     'question; give it a length of 20 or more.')
   write = rng.choices((_statement, _question, _solved),
                       (STATEMENTS, EXAMS, SOLUTIONS))[0]
   lists = {about: draw_words(rng, about) for about in ('nouns', 'numbers')}
@@ -43,9 +48,10 @@ def document(rng: random.Random, *, length: int = 60) -> str:
   while True:
     returns = rng.random() < RETURNING
     more = write(rng, lists if returns else {}, layout).split()
-    if len(words) + len(more) > length:
+    if len(words) + len(more) <= length:
+      words += more
+    elif words:
       return ' '.join(words)
-    words += more
 
 
 def _statement(rng, lists, _):
@@ -65,7 +71,10 @@ def _question(rng, lists, layout):
 
 def _solved(rng, lists, layout):
   row = _ask(rng, lists)
-  turns = [*row['prompt'], dict(role='assistant', content=row['reference'])]
+  answer = row['reference']
+  if rng.random() < WORDY:
+    answer = wrapped(rng, answer)
+  turns = [*row['prompt'], dict(role='assistant', content=answer)]
   return ' '.join(_turn(m['role'], m['content'], layout) for m in turns)
 
 
