@@ -155,7 +155,7 @@ def leave_one_out(scores: Array, *, exists: Array | None = None) -> Array:
 
   A response that has no others gets an advantage of zero.
 
-  See Ahmadian et al., eq. 8 (https://arxiv.org/abs/2402.14740).
+  See Ahmadian et al., section 2 (https://arxiv.org/abs/2402.14740).
 
   Args: scores [P, G]; exists, bool [P, G], as for `group_relative`.
   Returns: advantages [P, G].
@@ -180,7 +180,7 @@ def reinforce_plus_plus(
   The rewards hold the KL cost of every token (`shaped_rewards`). For the
   variant with a baseline, subtract the mean of a prompt's scores first.
 
-  See Hu et al., eq. 6 to 8 (https://arxiv.org/abs/2501.03262).
+  See Hu et al. (https://arxiv.org/abs/2501.03262).
 
   Args: rewards, mask: [B, T].
   Returns: advantages [B, T], zero off the mask.

@@ -6,6 +6,12 @@ the mask are moved together and go through the head in chunks: memory is that of
 one chunk's logits, and no work is done for other positions, as the loop stops
 after the last chunk that holds any in the mask. The backward pass computes the
 logits again, which costs one matmul in four.
+
+Measured on 2 shared CPU cores, value and gradient, float32, 4 x 512 positions,
+D = 576, V = 49152, against full logits in alternated runs: 1.2 times as fast
+with half of the positions in the mask (pairs 0.9 to 1.5), 4.5 times with an
+eighth (2.9 to 4.7), in 161 MiB of temporary memory instead of 768 (the value
+alone: 96 instead of 384).
 """
 
 import functools

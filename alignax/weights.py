@@ -89,7 +89,7 @@ def c_rlft_weights(
   The other half of the method is in the data: every class has a prompt of its
   own, and the model is used with that of the best one.
 
-  See Wang et al., eq. 6 (https://arxiv.org/abs/2309.11235).
+  See Wang et al., section 3 (https://arxiv.org/abs/2309.11235).
 
   Args:
     mask: [..., T].

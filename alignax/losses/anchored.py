@@ -25,7 +25,7 @@ def nca_pair_loss(
 
     L = -log σ(β a) - ½ log σ(-β a) - ½ log σ(-β b)
 
-  See Chen et al., section 3.2 (https://arxiv.org/abs/2402.05369).
+  See Chen et al., section 4.1 (https://arxiv.org/abs/2402.05369).
 
   Args and returns: as for `dpo_loss`.
   """
@@ -51,7 +51,7 @@ def bco_pair_loss(
 
   It bounds `dpo_loss` from above; `bco_loss` has the shift.
 
-  See Jung et al., theorem 1 (https://arxiv.org/abs/2404.04656).
+  See Jung et al., section 4 (https://arxiv.org/abs/2404.04656).
 
   Args and returns: as for `dpo_loss`.
   """
@@ -159,7 +159,7 @@ def aot_loss(
   *depends on the other pairs of the batch*: parts of a batch do not add up to
   the whole, and a larger batch is another loss.
 
-  See Melnyk et al., algorithms 1 and 2 (https://arxiv.org/abs/2406.05882).
+  See Melnyk et al., section 3 (https://arxiv.org/abs/2406.05882).
 
   Args:
     chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta,

@@ -75,7 +75,7 @@ def generalized_jsd_loss(
   At β = 0 and β = 1, where this is 0, it stands for its limits when divided by
   β (1 - β): the forward KL(t ‖ s) and the reverse KL(s ‖ t).
 
-  See Agarwal et al., eq. 1 (https://arxiv.org/abs/2306.13649).
+  See Agarwal et al., section 2 (https://arxiv.org/abs/2306.13649).
 
   Args:
     student_logits: [..., V].

@@ -23,7 +23,7 @@ def wpo_weights(
   off-policy pairs count as if they came from the policy. No gradient flows.
   log Σ p² is `logz` at half the temperature minus twice `logz`.
 
-  See Zhou et al., eq. 3 (https://arxiv.org/abs/2406.11827).
+  See Zhou et al., section 3 (https://arxiv.org/abs/2406.11827).
 
   Args:
     token_logps: [..., T].
@@ -57,7 +57,7 @@ def ld_logps(
   with n the length of the shorter response of the pair. Take it for policy and
   reference alike, in place of `alignax.sequence_logps`.
 
-  See Liu et al., eq. 11 (https://arxiv.org/abs/2409.06411).
+  See Liu et al., section 3 (https://arxiv.org/abs/2409.06411).
 
   Args:
     token_logps: [..., T].

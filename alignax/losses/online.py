@@ -102,7 +102,7 @@ def a2po_loss(
   with V* = β₁ log mean_i e^{r_i / β₁} over responses of the reference, known
   before training. One response a prompt is enough.
 
-  See Brantley et al., eq. 4 (https://arxiv.org/abs/2505.20686).
+  See Brantley et al., algorithm 1 (https://arxiv.org/abs/2505.20686).
 
   Args: logps, ref_logps, rewards, optimal_values: of every response, [B].
   Returns: the loss and the metrics of every response, all [B].

@@ -32,8 +32,7 @@ def clipped_policy_loss(
   gradient is zero: the token has moved far enough.
 
   See Schulman et al., eq. 7 (https://arxiv.org/abs/1707.06347); ε_high > ε_low
-  is DAPO, eq. 10 (https://arxiv.org/abs/2503.14476); `dual_clip` is Ye et al.,
-  eq. 5 (https://arxiv.org/abs/1912.09729).
+  is DAPO, eq. 10 (https://arxiv.org/abs/2503.14476); `dual_clip` is Ye et al. (https://arxiv.org/abs/1912.09729).
 
   Args:
     logps: log-probs of the sampled tokens under the policy, [...].
@@ -128,7 +127,7 @@ def sapo_loss(
   with τ by the sign of A. At ρ = 1 its gradient is that of REINFORCE, and it
   fades to both sides.
 
-  See Gao et al., eq. 5 and 6 (https://arxiv.org/abs/2511.20347).
+  See Gao et al. (https://arxiv.org/abs/2511.20347).
 
   Args:
     logps, old_logps, advantages: as for `clipped_policy_loss`.

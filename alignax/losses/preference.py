@@ -108,8 +108,8 @@ def hinge_loss(
 
     L = max(0, 1 - β (a - b))
 
-  See Zhao et al., section 2.2 (https://arxiv.org/abs/2305.10425), and Liu et
-  al., section 3.4 (https://arxiv.org/abs/2309.06657) for the reference.
+  See Zhao et al., section 2 (https://arxiv.org/abs/2305.10425), and Liu et
+  al. (https://arxiv.org/abs/2309.06657) for the reference.
 
   Args and returns: as for `dpo_loss`.
   """
@@ -135,7 +135,7 @@ def robust_dpo_loss(
   On average over flips it is `dpo_loss` on the true labels. On a single pair it
   is unbounded below: β and the number of epochs have to hold it.
 
-  See Chowdhury et al., eq. 9 (https://arxiv.org/abs/2403.00409).
+  See Chowdhury et al., section 3.1 (https://arxiv.org/abs/2403.00409).
 
   Args:
     chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta: as
@@ -206,7 +206,7 @@ def discopop_loss(
 
   It is not monotonic: around z = 0 it holds pairs where they are.
 
-  See Lu et al., eq. 5 (https://arxiv.org/abs/2406.08414).
+  See Lu et al., section 3 (https://arxiv.org/abs/2406.08414).
 
   Args:
     chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta: as

@@ -49,7 +49,7 @@ def geometric_mean_ratio(
   and x = log π - log π_old. The loss is -A s: `clipped_policy_loss(...,
   ratio=s, clip_low=inf, clip_high=inf)`.
 
-  See Zhao et al., eq. 4 (https://arxiv.org/abs/2507.20673).
+  See Zhao et al., section 3 (https://arxiv.org/abs/2507.20673).
 
   Args:
     logps, old_logps, mask: [..., T].

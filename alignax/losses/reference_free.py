@@ -28,7 +28,7 @@ def cpo_loss(
 
   CPO itself adds the negative log-likelihood of the chosen response.
 
-  See Xu et al., eq. 3 to 5 (https://arxiv.org/abs/2401.08417).
+  See Xu et al., section 3 (https://arxiv.org/abs/2401.08417).
 
   Args:
     chosen_logps: log-prob of the preferred response, summed over tokens, [B].
@@ -97,7 +97,7 @@ def alphapo_loss(
 
   With α → 0 it is `simpo_loss`. Exponents above 20 go on linearly.
 
-  See Gupta et al., section 3 (https://arxiv.org/abs/2501.03884).
+  See Gupta et al. (https://arxiv.org/abs/2501.03884).
 
   Args:
     chosen_mean_logps, rejected_mean_logps, beta, gamma: as for `simpo_loss`.
@@ -156,7 +156,7 @@ def tpo_loss(
   It is SimPO's; what makes TPO is the negative log-likelihood of a third, gold
   response, which an algorithm adds. TPO without the L is `cpo_loss` and that.
 
-  See Saeidi et al., section 4 (https://arxiv.org/abs/2405.16681).
+  See Saeidi et al. (https://arxiv.org/abs/2405.16681).
 
   Args and returns: as for `simpo_loss`.
   """

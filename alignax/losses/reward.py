@@ -22,8 +22,7 @@ def bradley_terry_loss(
   holds them around zero.
 
   See Ouyang et al., eq. 1 (https://arxiv.org/abs/2203.02155); Touvron et al.,
-  eq. 2 (https://arxiv.org/abs/2307.09288) for the margin; Eisenstein et al.,
-  section 2 (https://arxiv.org/abs/2312.09244) for the centring.
+  eq. 2 (https://arxiv.org/abs/2307.09288) for the margin; Eisenstein et al. (https://arxiv.org/abs/2312.09244) for the centring.
 
   Args:
     chosen_scores: score of the preferred response, [B].
@@ -101,7 +100,7 @@ def regression_reward_loss(
 
     L = (r - y)²
 
-  See Wang et al., section 3 (https://arxiv.org/abs/2406.08673).
+  See Wang et al. (https://arxiv.org/abs/2406.08673).
 
   Args: scores and ratings, [B]. No gradient flows to `ratings`.
   Returns: the loss and the metrics of every response, all [B].

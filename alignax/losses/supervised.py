@@ -84,7 +84,7 @@ def dft_loss(logps: Array) -> tuple[Array, Metrics]:
   Plain SFT is a policy gradient whose reward is 1 / p, so that rare tokens get
   enormous weight; this takes the 1 / p out again.
 
-  See Wu et al., eq. 9 (https://arxiv.org/abs/2508.05629).
+  See Wu et al., section 3 (https://arxiv.org/abs/2508.05629).
 
   Args: logps, of the targets, [...].
   Returns: the loss and the metrics of every token, all [...].
@@ -102,7 +102,7 @@ def unlikelihood_loss(logps: Array) -> tuple[Array, Metrics]:
   For tokens that should not have been said: repetitions, or responses that were
   marked as bad. Past log p = -1e-6 the loss follows its tangent.
 
-  See Welleck et al., eq. 2 (https://arxiv.org/abs/1908.04319).
+  See Welleck et al. (https://arxiv.org/abs/1908.04319).
 
   Args: logps, of the unwanted tokens, [...].
   Returns: the loss and the metrics of every token, all [...].

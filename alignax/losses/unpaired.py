@@ -26,7 +26,7 @@ def kto_loss(
   the mean of their log-ratios. A negative estimate counts as 0. No gradient
   flows to z or `ref_logps`.
 
-  See Ethayarajh et al., eq. 8 (https://arxiv.org/abs/2402.01306).
+  See Ethayarajh et al., section 4 (https://arxiv.org/abs/2402.01306).
 
   Args:
     logps: log-prob of every response under the policy, [B].
@@ -94,7 +94,7 @@ def bco_loss(
   with r = log π(y) - log π_ref(y) and δ the mean of the rewards β r, of this
   batch or running over all so far. No gradient flows to δ or `ref_logps`.
 
-  See Jung et al., eq. 9 (https://arxiv.org/abs/2404.04656).
+  See Jung et al., section 4 (https://arxiv.org/abs/2404.04656).
 
   Args:
     logps, ref_logps, desirable: as for `kto_loss`.
