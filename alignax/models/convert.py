@@ -185,8 +185,11 @@ def _check(config, shapes, entries, tensors) -> None:
     have = tuple(tensors[name].shape)
     if have != expected[name]:
       errors.append(f'{name} has shape {have}, expected {expected[name]}')
-  _raise(f'The weights are not of the {config.family} model described by '
-         'config.json', errors)
+  _raise(
+    f'The weights are not of the {config.family} model described by '
+    'config.json',
+    errors,
+  )
 
 
 def _raise(message: str, errors: list[str]) -> None:
@@ -221,8 +224,8 @@ def _to_ours(entry: Entry, x: np.ndarray, shape) -> np.ndarray:
 def _hf_shape(entry: Entry, shape: tuple[int, ...]) -> tuple[int, ...]:
   if entry.inputs is None:
     return tuple(shape)
-  outputs = (math.prod(shape[entry.inputs:]),)
-  inputs = (math.prod(shape[:entry.inputs]),) if entry.inputs else ()
+  outputs = (math.prod(shape[entry.inputs :]),)
+  inputs = (math.prod(shape[: entry.inputs]),) if entry.inputs else ()
   return outputs + inputs
 
 

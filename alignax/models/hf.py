@@ -1,9 +1,9 @@
 """Hugging Face directories: config.json and safetensors, read without torch.
 
-  config.json                          the architecture
-  model.safetensors                    all weights, or
-  model.safetensors.index.json         which of several files holds what
-  tokenizer.json, ...                  copied as they are
+config.json                          the architecture
+model.safetensors                    all weights, or
+model.safetensors.index.json         which of several files holds what
+tokenizer.json, ...                  copied as they are
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from alignax.models import convert, families
+from alignax.models import convert, families, families_out
 from alignax.models.config import Config
 from alignax.models.convert import Tensor
 from alignax.types import Params
@@ -169,10 +169,10 @@ def write(
     shard_bytes: largest size of one file.
   """
   tensors = convert.to_hf(config, params)
-  hf = families.to_hf(config) | dict(token_ids)
+  hf = families_out.to_hf(config) | dict(token_ids)
   hf['dtype'] = tensors['model.embed_tokens.weight'].dtype.name
   if 'value_head' in params:
-    name = families.ARCHITECTURES[config.family]
+    name = families_out.ARCHITECTURES[config.family]
     hf |= dict(
       architectures=[name + 'ForSequenceClassification'],
       num_labels=1,

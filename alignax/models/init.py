@@ -22,16 +22,19 @@ def random_params(config: Config, shapes: Params, key: Array) -> Params:
   deviation of 0.02; norms start as the identity and biases at 0.
   """
   paths = jax.tree_util.tree_leaves_with_path(shapes)
-  names = [jax.tree_util.keystr(p, simple=True, separator='/')
-           for p, _ in paths]
+  names = [
+    jax.tree_util.keystr(p, simple=True, separator='/') for p, _ in paths
+  ]
   drawn = {
-    name: x for name, (_, x) in zip(names, paths)
+    name: x
+    for name, (_, x) in zip(names, paths)
     if name.endswith(('kernel', 'embedding'))
   }
   normal = _normals(drawn, key)
   constant = {'scale': 1.0 - config.norm_offset, 'bias': 0.0}
   leaves = [
-    normal[name] * _std(name, x.shape) if name in normal
+    normal[name] * _std(name, x.shape)
+    if name in normal
     else jnp.full(x.shape, constant[name.rpartition('/')[2]])
     for name, (_, x) in zip(names, paths)
   ]
@@ -51,9 +54,7 @@ def _normals(shapes: dict, key: Array) -> dict[str, Array]:
       values[name] = part.reshape(x.shape)
       start += sizes[name]
     else:
-      values[name] = jax.random.normal(
-        jax.random.fold_in(own_key, i), x.shape
-      )
+      values[name] = jax.random.normal(jax.random.fold_in(own_key, i), x.shape)
   return values
 
 

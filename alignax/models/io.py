@@ -10,39 +10,20 @@ it is a directory of
 """
 
 import dataclasses
-import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from alignax import checkpoint
-from alignax.models import convert, gguf, gguf_tokenizer, hf
-from alignax.models.config import Config, RopeScaling
+from alignax.models import convert, gguf, hf, native
+from alignax.models.config import Config
 from alignax.models.model import Model
+from alignax.models.native import Place, Shardings
+from alignax.models.tokenizer_files import copy_tokenizer, token_ids
 from alignax.types import Params
 
-FORMAT, VERSION = 'alignax-model', 1
-DESCRIPTION = 'model.json'
-TOKENIZER_FILES = (
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'tokenizer.model',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-  'chat_template.jinja',
-  'chat_template.json',
-  'generation_config.json',
-)
-# A tree of shardings, or what makes one of the abstract params.
-Shardings = Any | Callable[[Params], Any]
+Loaded = tuple[Config, Params]
 
 
 def load(
@@ -71,8 +52,8 @@ def load(
     FileNotFoundError: naming what is missing.
   """
   source = locate(where)
-  place = _Place(param_dtype, shardings)
-  config, params = READERS[kind_of(source)](source, role, place)
+  put = Place(param_dtype, shardings)
+  config, params = READERS[kind_of(source)](source, role, put)
   changes = dict(dtype=dtype, remat=remat)
   changes = {k: v for k, v in changes.items() if v is not None}
   return Model(dataclasses.replace(config, **changes)), params
@@ -93,9 +74,8 @@ def save(
   """
   convert.check_params(model.config, params)
   with _replacing(Path(directory)) as new:
-    checkpoint.save_tree(new / 'params', params)
-    write_description(new, model, params)
-    copy_tokenizer(tokenizer, new)
+    native.write(new, model, params)
+    _put_tokenizer(tokenizer, new)
 
 
 def export(
@@ -107,12 +87,17 @@ def export(
   shard_bytes: int = hf.SHARD_BYTES,
 ) -> None:
   """Writes a Hugging Face directory; arguments as of `save`."""
+  convert.check_params(model.config, params)
   with _replacing(Path(directory)) as new:
-    copy_tokenizer(tokenizer, new)
+    _put_tokenizer(tokenizer, new)
     ids = token_ids(new)
-    hf.write(
-      new, model.config, params, token_ids=ids, shard_bytes=shard_bytes
-    )
+    hf.write(new, model.config, params, token_ids=ids, shard_bytes=shard_bytes)
+
+
+def _put_tokenizer(source: Any, directory: Path) -> None:
+  if source is not None and not hasattr(source, 'save_pretrained'):
+    source = locate(source)
+  copy_tokenizer(source, directory)
 
 
 def locate(where: str | Path) -> Path:
@@ -133,7 +118,9 @@ def _download(name: str) -> Path:
   patterns = ['*.json', '*.safetensors', 'tokenizer.model', '*.txt', '*.jinja']
   try:
     return Path(
-      huggingface_hub.snapshot_download(name, allow_patterns=patterns)
+      huggingface_hub.snapshot_download(
+        name, allow_patterns=patterns, ignore_patterns=['*/*']
+      )
     )
   except Exception as error:  # Offline, not found, gated: many types.
     raise FileNotFoundError(
@@ -149,222 +136,54 @@ def kind_of(path: Path) -> str:
     if path.suffix == '.gguf':
       return 'gguf'
     raise ValueError(f'{path} is a file, but not a .gguf file.')
-  if (path / DESCRIPTION).exists():
+  if (path / native.DESCRIPTION).exists():
     return 'native' if (path / 'params').exists() else 'run'
   if (path / 'config.json').exists():
     return 'hf'
   raise FileNotFoundError(
-    f'{path} holds no model: neither {DESCRIPTION} (alignax) nor config.json '
-    f'(Hugging Face); it holds {sorted(p.name for p in path.iterdir())}.'
+    f'{path} holds no model: neither {native.DESCRIPTION} (alignax) nor '
+    'config.json (Hugging Face); it holds '
+    f'{sorted(p.name for p in path.iterdir())}.'
   )
 
 
-def _read_gguf(path: Path, role: str | None, place) -> tuple[Config, Params]:
+@contextmanager
+def _replacing(directory: Path) -> Iterator[Path]:
+  """A new directory that takes the place of a model's when it is whole."""
+  if directory.exists() and any(directory.iterdir()):
+    found = sorted(p.name for p in directory.iterdir())
+    try:
+      known = kind_of(directory) in ('native', 'hf')
+    except FileNotFoundError:
+      known = False
+    if not known:
+      raise FileExistsError(
+        f'{directory} is not empty and holds no model ({found[:5]}): choose '
+        'another directory.'
+      )
+  with native.replacing(directory) as new:
+    yield new
+
+
+def _read_gguf(path: Path, role: str | None, put: Place) -> Loaded:
   del role
-  return gguf.read(path, place=place)
+  return gguf.read(path, place=put)
 
 
-def _read_hf(path: Path, role: str | None, place) -> tuple[Config, Params]:
+def _read_hf(path: Path, role: str | None, put: Place) -> Loaded:
   del role
   config = hf.read_config(path)
-  return config, hf.read_params(path, config, place=place)
+  return config, hf.read_params(path, config, place=put)
 
 
-def _read_native(path: Path, role: str | None, place) -> tuple[Config, Params]:
+def _read_native(path: Path, role: str | None, put: Place) -> Loaded:
   del role
-  config, shapes = read_description(path)
-  convert.check_params(config, shapes, f'The parameters in {path}')
-  abstract = jax.tree_util.tree_map_with_path(
-    lambda keys, x: place.abstract('/'.join(k.key for k in keys), x), shapes
-  )
-  return config, checkpoint.load_tree(path / 'params', abstract)
-
-
-def _read_run(path: Path, role: str | None, place) -> tuple[Config, Params]:
-  config, _ = read_description(path)
-  roles = checkpoint.roles(path / 'checkpoints')
-  if role is None:
-    role = roles[0] if len(roles) == 1 else 'policy'
-  params = checkpoint.load_role(path / 'checkpoints', role)
-  convert.check_params(config, params, f'Role {role!r} in {path}')
-  return config, convert.nest(
-    {name: place(name, np.asarray(x))
-     for name, x in convert.flatten(params).items()}
-  )
+  return native.read(path, put)
 
 
 READERS = {
   'gguf': _read_gguf,
   'hf': _read_hf,
   'native': _read_native,
-  'run': _read_run,
+  'run': native.read_run,
 }
-
-
-def write_description(
-  directory: Path, model: Model, params: Params | None = None
-) -> None:
-  """Writes model.json: the config and, of `params`, shapes and dtypes.
-
-  A run's directory has one without `params`: its checkpoints hold several
-  roles of this architecture.
-  """
-  if jax.process_index():
-    return
-  value = dict(
-    format=FORMAT, version=VERSION, config=dataclasses.asdict(model.config)
-  )
-  if params is not None:
-    value['params'] = {
-      path: [list(x.shape), str(x.dtype)]
-      for path, x in convert.flatten(params).items()
-    }
-  text = json.dumps(value, indent=2)
-  (Path(directory) / DESCRIPTION).write_text(text + '\n')
-
-
-def read_description(directory: Path) -> tuple[Config, Params]:
-  """The config and the abstract params in a model.json."""
-  path = Path(directory) / DESCRIPTION
-  value = hf.read_json(path)
-  if value.get('format') != FORMAT or value.get('version', 0) > VERSION:
-    raise ValueError(
-      f'{path} has format {value.get("format")!r} version '
-      f'{value.get("version")!r}; this alignax reads {FORMAT!r} up to version '
-      f'{VERSION}.'
-    )
-  try:
-    config = _config(value['config'])
-  except (KeyError, TypeError) as error:
-    raise ValueError(f'{path} describes no known model: {error}.') from error
-  shapes = {
-    name: jax.ShapeDtypeStruct(shape, dtype)
-    for name, (shape, dtype) in value.get('params', {}).items()
-  }
-  return config, convert.nest(shapes)
-
-
-def _config(fields: dict[str, Any]) -> Config:
-  fields = fields | dict(local_layers=tuple(fields['local_layers']))
-  if fields['rope_scaling'] is not None:
-    fields['rope_scaling'] = RopeScaling(**fields['rope_scaling'])
-  return Config(**fields)
-
-
-def copy_tokenizer(source: Any, directory: Path) -> None:
-  """Puts a tokenizer's files into a directory; see `save`."""
-  if source is None:
-    return
-  if hasattr(source, 'save_pretrained'):
-    source.save_pretrained(directory)
-    return
-  path = locate(source)
-  if path.is_file():
-    gguf_tokenizer.write(path, directory)
-    return
-  files = [path / name for name in TOKENIZER_FILES if (path / name).exists()]
-  if not any(f.name in ('tokenizer.json', 'tokenizer.model') for f in files):
-    raise FileNotFoundError(
-      f'{path} has no tokenizer: neither tokenizer.json nor tokenizer.model.'
-    )
-  for file in files:
-    shutil.copyfile(file, directory / file.name)
-
-
-def token_ids(directory: Path) -> dict[str, Any]:
-  """Ids of the special tokens of the tokenizer in a directory."""
-  names = ('bos_token_id', 'eos_token_id', 'pad_token_id')
-  ids = {}
-  if (directory / 'tokenizer_config.json').exists():
-    ids = _tokenizer_ids(directory)
-  if (directory / 'generation_config.json').exists():
-    # It may name several ends, of which the tokenizer knows one.
-    ids |= hf.read_json(directory / 'generation_config.json')
-  return {name: ids[name] for name in names if ids.get(name) is not None}
-
-
-def _tokenizer_ids(directory: Path) -> dict[str, int | None]:
-  # Not through transformers, whose import takes longer than all the rest.
-  import tokenizers
-
-  path = directory / 'tokenizer.json'
-  if not path.exists():
-    return {}
-  tokenizer = tokenizers.Tokenizer.from_file(str(path))
-  settings = hf.read_json(directory / 'tokenizer_config.json')
-  ids = {}
-  for role in ('bos', 'eos', 'pad'):
-    token = settings.get(f'{role}_token')
-    token = token['content'] if isinstance(token, dict) else token
-    if token is not None:
-      ids[f'{role}_token_id'] = tokenizer.token_to_id(token)
-  return ids
-
-
-@contextmanager
-def _replacing(directory: Path) -> Iterator[Path]:
-  """A new directory that takes the place of an old one when it is whole."""
-  directory = directory.absolute()
-  if directory.exists() and any(directory.iterdir()):
-    found = sorted(p.name for p in directory.iterdir())
-    if kind_of_or_none(directory) not in ('native', 'hf'):
-      raise FileExistsError(
-        f'{directory} is not empty and holds no model ({found[:5]}): choose '
-        'another directory.'
-      )
-  new = directory.with_name(f'.{directory.name}.new')
-  old = directory.with_name(f'.{directory.name}.old')
-  for path in (new, old):
-    shutil.rmtree(path, ignore_errors=True)
-  new.mkdir(parents=True)
-  try:
-    yield new
-    if directory.exists():
-      directory.rename(old)
-    new.rename(directory)
-  except OSError as error:
-    if error.errno is None:  # Ours, which says what is wrong.
-      raise
-    raise OSError(
-      f'Saving to {directory} failed ({error}); what was there is unchanged.'
-    ) from error
-  finally:
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def kind_of_or_none(path: Path) -> str | None:
-  """As `kind_of`, None where there is no model."""
-  try:
-    return kind_of(path)
-  except (FileNotFoundError, ValueError):
-    return None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-  """Puts one parameter at a time where it is to live."""
-
-  dtype: str | None
-  shardings: Shardings | None
-
-  def __call__(self, path: str, x: np.ndarray) -> jax.Array:
-    spec = self.abstract(path, x)
-    x = np.asarray(x, spec.dtype)
-    # Also right where other processes own some of the devices.
-    return jax.make_array_from_callback(
-      x.shape, spec.sharding, lambda index: x[index]
-    )
-
-  def abstract(self, path: str, x: Any) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and sharding of a parameter on its devices."""
-    dtype = x.dtype if self.dtype is None else self.dtype
-    spec = jax.ShapeDtypeStruct(x.shape, dtype)
-    if self.shardings is None:
-      device = jax.local_devices()[0]
-      where = jax.sharding.SingleDeviceSharding(device)
-    elif callable(self.shardings):
-      where = jax.tree.leaves(self.shardings(convert.nest({path: spec})))[0]
-    else:
-      where = convert.flatten(self.shardings)[path]
-    return jax.ShapeDtypeStruct(x.shape, dtype, sharding=where)

@@ -135,12 +135,13 @@ class Model:
   def for_decoding(
     self, params: Params, cache: Cache, *, unroll: bool = False
   ) -> tuple[Params, Cache]:
-    """Both as a long loop of `decode` wants them; results stay bit equal.
+    """Both as a long loop of `decode` wants them.
 
     Weights are cast to the compute dtype once, not at every token. If `unroll`,
-    every layer gets its own arrays: a scan over layers copies the weights
-    of each out of their stack at every token, a quarter of the time on a
-    CPU. That takes the memory of the weights again, and longer to compile.
+    every layer gets its own arrays: a scan over layers copies the weights of
+    each out of their stack at every token, about a fifth of the time on a CPU.
+    That takes the memory of the weights again and longer to compile, and in
+    bfloat16 XLA may round elsewhere than it does in training.
     """
     params = {k: v for k, v in params.items() if k != 'value_head'}
     cast = lambda path, x: (

@@ -99,58 +99,25 @@ class Attention(nn.Module):
   config: Config
 
   @nn.compact
-  def __call__(self, x, layer, context: Context, keys_cache, values_cache):
-    config = self.config
-    heads, kv_heads = config.num_heads, config.num_kv_heads
+  def __call__(self, x, layer, context: Context, caches):
+    """x [B, T, D] -> [B, T, D] and the caches of keys and values."""
+    c = self.config
     project = lambda n, name: Linear(
-      (config.width,),
-      (n, config.head_dim),
-      x.dtype,
-      use_bias=config.qkv_bias,
-      name=name,
+      (c.width,), (n, c.head_dim), x.dtype, use_bias=c.qkv_bias, name=name
     )(x)
-    queries, keys = project(heads, 'q'), project(kv_heads, 'k')
-    values = project(kv_heads, 'v')
-    if config.qk_norm:
-      queries = RMSNorm(config, name='q_norm')(queries)
-      keys = RMSNorm(config, name='k_norm')(keys)
+    queries = project(c.num_heads, 'q')
+    keys, values = project(c.num_kv_heads, 'k'), project(c.num_kv_heads, 'v')
+    if c.qk_norm:
+      queries = RMSNorm(c, name='q_norm')(queries)
+      keys = RMSNorm(c, name='k_norm')(keys)
     cos, sin = _select_rope(context.ropes, layer['is_local'])
-    queries = rope.rotate(queries, cos, sin)
-    keys = rope.rotate(keys, cos, sin)
-    queries = queries.reshape(
-      *x.shape[:2], kv_heads, heads // kv_heads, config.head_dim
-    )
-    scale = config.query_scale or config.head_dim**-0.5
-    kw = dict(scale=scale, softcap=config.attn_softcap)
-    if keys_cache is None:
-      y = attention.causal_attention(
-        queries,
-        keys,
-        values,
-        context.segments,
-        layer['window'],
-        recompute=config.remat == 'attention',
-        **kw,
-      )
-    else:
-      slot = context.cache.length
-      keys_cache = _write(keys_cache, keys, layer['index'], slot)
-      values_cache = _write(values_cache, values, layer['index'], slot)
-      read = lambda cache: jax.lax.dynamic_index_in_dim(
-        cache, layer['index'], keepdims=False
-      )
-      y = attention.cached_attention(
-        queries,
-        read(keys_cache).astype(x.dtype),
-        read(values_cache).astype(x.dtype),
-        _visible(context, layer['window']),
-        **kw,
-      )
-    y = y.reshape(*x.shape[:2], heads, config.head_dim)
-    out = Linear(
-      (heads, config.head_dim), (config.width,), x.dtype, name='out'
-    )(y)
-    return out, keys_cache, values_cache
+    queries, keys = (rope.rotate(h, cos, sin) for h in (queries, keys))
+    groups = c.num_heads // c.num_kv_heads
+    queries = queries.reshape(*x.shape[:2], c.num_kv_heads, groups, c.head_dim)
+    y, caches = _attend(c, queries, (keys, values), layer, context, caches)
+    y = y.reshape(*x.shape[:2], c.num_heads, c.head_dim)
+    out = Linear((c.num_heads, c.head_dim), (c.width,), x.dtype, name='out')
+    return out(y), caches
 
 
 class Mlp(nn.Module):
@@ -172,16 +139,16 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, carry, layer, context: Context):
     config = self.config
-    x, keys_cache, values_cache = carry
+    x, caches = carry
     norm = lambda name, y: RMSNorm(config, name=name)(y)
     post = norm if config.post_norms else lambda name, y: y
-    y, keys_cache, values_cache = Attention(config, name='attn')(
-      norm('attn_norm', x), layer, context, keys_cache, values_cache
+    y, caches = Attention(config, name='attn')(
+      norm('attn_norm', x), layer, context, caches
     )
     x = shard_rows(x + post('attn_post_norm', y))
     y = Mlp(config, name='mlp')(norm('mlp_norm', x))
     x = shard_rows(x + post('mlp_post_norm', y))
-    return (x, keys_cache, values_cache), None
+    return (x, caches), None
 
 
 class Transformer(nn.Module):
@@ -205,46 +172,22 @@ class Transformer(nn.Module):
     config = self.config
     x = Embed(config, name='embed')(inputs)
     x = shard_rows(x if noise is None else x + noise.astype(x.dtype))
-    layers = {
-      'index': np.arange(config.depth),
-      'window': np.array(config.windows, np.int32),
-      'is_local': np.array(config.local_layers or [False] * config.depth),
-    }
-    block = Block
-    if config.remat in POLICIES and cache is None:
-      block = nn.remat(
-        Block, policy=POLICIES[config.remat], prevent_cse=False
-      )
     if cache is not None:
       cache = _claim_slots(cache, segments, positions)
     context = _make_context(config, segments, positions, cache)
-    kv = (None, None) if cache is None else (cache.keys, cache.values)
-    if isinstance(kv[0], tuple):
-      x, *kv = _layer_by_layer(config, x, layers, context, *kv)
+    caches = None if cache is None else (cache.keys, cache.values)
+    if cache is not None and isinstance(cache.keys, tuple):
+      x, caches = _layer_by_layer(config, x, context, caches)
     else:
-      (x, *kv), _ = nn.scan(
-        block,
-        variable_axes={'params': 0},
-        split_rngs={'params': True},
-        in_axes=(0, nn.broadcast),
-        length=config.depth,
-      )(config, name='layers')((x, *kv), layers, context)
+      # Without a cache there is a backward pass, which remat is for.
+      block = _scanned_block(config, remat=cache is None)
+      (x, caches), _ = block(config, name='layers')(
+        (x, caches), _layer_settings(config), context
+      )
     if cache is not None:
       length = cache.length + inputs.shape[1]
-      cache = cache.replace(keys=kv[0], values=kv[1], length=length)
+      cache = cache.replace(keys=caches[0], values=caches[1], length=length)
     return RMSNorm(config, name='norm')(x), cache
-
-
-def _layer_by_layer(config, x, layers, context, keys, values):
-  """As the scan, where every layer has its own parameters and cache."""
-  keys, values = list(keys), list(values)
-  for i in range(config.depth):
-    layer = {name: jnp.asarray(x[i]) for name, x in layers.items()}
-    layer['index'] = jnp.zeros_like(layer['index'])  # A cache of one layer.
-    (x, keys[i], values[i]), _ = Block(config, name=f'layers_{i}')(
-      (x, keys[i], values[i]), layer, context
-    )
-  return x, tuple(keys), tuple(values)
 
 
 class Embed(nn.Module):
@@ -266,6 +209,74 @@ def shard_rows(x: Array) -> Array:
   if not axes or x.shape[0] % int(np.prod([mesh.shape[a] for a in axes])):
     return x
   return jax.lax.with_sharding_constraint(x, P(axes))
+
+
+def _scanned_block(config: Config, *, remat: bool):
+  """All layers as one, whose body is compiled once."""
+  block = Block
+  if remat and config.remat in POLICIES:
+    policy = POLICIES[config.remat]
+    block = nn.remat(Block, policy=policy, prevent_cse=False)
+  return nn.scan(
+    block,
+    variable_axes={'params': 0},
+    split_rngs={'params': True},
+    in_axes=(0, nn.broadcast),
+    length=config.depth,
+  )
+
+
+def _layer_by_layer(config: Config, x: Array, context: Context, caches):
+  """As the scan, where every layer has its own parameters and cache."""
+  caches = list(zip(*caches))
+  for i in range(config.depth):
+    layer = {k: jnp.asarray(v[i]) for k, v in _layer_settings(config).items()}
+    layer['index'] = jnp.zeros_like(layer['index'])  # A cache of one layer.
+    block = Block(config, name=f'layers_{i}')
+    (x, caches[i]), _ = block((x, caches[i]), layer, context)
+  return x, tuple(zip(*caches))
+
+
+def _layer_settings(config: Config) -> dict[str, np.ndarray]:
+  """What differs from layer to layer, [L] each."""
+  return {
+    'index': np.arange(config.depth),
+    'window': np.array(config.windows, np.int32),
+    'is_local': np.array(config.local_layers or [False] * config.depth),
+  }
+
+
+def _attend(config, queries, keys_and_values, layer, context, caches):
+  """Attention over the row itself, or over the cache after writing to it."""
+  scale = config.query_scale or config.head_dim**-0.5
+  kw = dict(scale=scale, softcap=config.attn_softcap)
+  if caches is None:
+    y = attention.causal_attention(
+      queries,
+      *keys_and_values,
+      context.segments,
+      layer['window'],
+      recompute=config.remat == 'attention',
+      **kw,
+    )
+    return y, None
+  index, slot = layer['index'], context.cache.length
+  caches = tuple(
+    _write(cache, new, index, slot)
+    for cache, new in zip(caches, keys_and_values)
+  )
+  keys, values = (
+    jax.lax.dynamic_index_in_dim(cache, index, keepdims=False)
+    for cache in caches
+  )
+  y = attention.cached_attention(
+    queries,
+    keys.astype(queries.dtype),
+    values.astype(queries.dtype),
+    _visible(context, layer['window']),
+    **kw,
+  )
+  return y, caches
 
 
 def _claim_slots(cache: Cache, segments: Array, positions: Array) -> Cache:

@@ -39,9 +39,7 @@ FAMILIES = {
     'Llama',
     dict(
       num_key_value_heads=4,
-      rope_parameters=dict(
-        rope_type='linear', factor=3.0, rope_theta=10000.0
-      ),
+      rope_parameters=dict(rope_type='linear', factor=3.0, rope_theta=10000.0),
     ),
   ),
   'smollm2': (

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from alignax.models import Config, RopeScaling, families
+from alignax.models import Config, RopeScaling, families, families_out
 
 BASE = dict(
   vocab_size=64,
@@ -52,29 +52,34 @@ class TestRoundTrip:
   @pytest.mark.parametrize('name', CONFIGS)
   def test_ours(self, name):
     config = CONFIGS[name]
-    hf = json.loads(json.dumps(families.to_hf(config)))
+    hf = json.loads(json.dumps(families_out.to_hf(config)))
     assert families.from_hf(hf) == config
 
   @pytest.mark.parametrize('name', CONFIGS)
   def test_through_transformers(self, name):
     transformers = pytest.importorskip('transformers')
-    hf = families.to_hf(CONFIGS[name])
+    hf = families_out.to_hf(CONFIGS[name])
     theirs = transformers.AutoConfig.for_model(**hf)
     assert families.from_hf(theirs.to_dict()) == CONFIGS[name]
 
   def test_without_the_new_keys(self):
     """What older versions read says the same."""
     for config in CONFIGS.values():
-      hf = families.to_hf(config)
+      hf = families_out.to_hf(config)
       del hf['rope_parameters']
       hf.pop('layer_types', None)
       assert families.from_hf(hf) == config
 
   def test_without_the_old_keys(self):
     for config in CONFIGS.values():
-      hf = families.to_hf(config)
-      for key in ('rope_theta', 'rope_scaling', 'rope_local_base_freq',
-                  'sliding_window_pattern', 'max_window_layers'):
+      hf = families_out.to_hf(config)
+      for key in (
+        'rope_theta',
+        'rope_scaling',
+        'rope_local_base_freq',
+        'sliding_window_pattern',
+        'max_window_layers',
+      ):
         hf.pop(key, None)
       assert families.from_hf(hf) == config
 
@@ -82,18 +87,22 @@ class TestRoundTrip:
     config = dataclasses.replace(
       CONFIGS['llama'], dtype='bfloat16', remat='block'
     )
-    assert families.from_hf(families.to_hf(config)) == CONFIGS['llama']
+    assert families.from_hf(families_out.to_hf(config)) == CONFIGS['llama']
 
   def test_what_a_family_cannot_express(self):
-    config = dataclasses.replace(CONFIGS['llama'], qk_norm=True, window=4,
-                                 local_layers=(True, False, True, False))
+    config = dataclasses.replace(
+      CONFIGS['llama'],
+      qk_norm=True,
+      window=4,
+      local_layers=(True, False, True, False),
+    )
     with pytest.raises(ValueError, match='llama.*window: .*qk_norm: expected'):
-      families.to_hf(config)
+      families_out.to_hf(config)
 
   def test_unknown_family(self):
     config = dataclasses.replace(CONFIGS['llama'], family='mine')
     with pytest.raises(ValueError, match="'mine' has no Hugging Face model"):
-      families.to_hf(config)
+      families_out.to_hf(config)
 
 
 class TestLayouts:
@@ -134,8 +143,9 @@ class TestLayouts:
     assert config.rope_scaling == RopeScaling('linear', 8.0)
     assert config.tie_embeddings and config.family == 'gemma3_text'
 
-  @pytest.mark.parametrize('name', ['Llama', 'Mistral', 'Qwen2', 'Qwen3',
-                                    'Gemma2', 'Gemma3Text'])
+  @pytest.mark.parametrize(
+    'name', ['Llama', 'Mistral', 'Qwen2', 'Qwen3', 'Gemma2', 'Gemma3Text']
+  )
   def test_defaults_are_those_of_transformers(self, name):
     transformers = pytest.importorskip('transformers')
     theirs = getattr(transformers, name + 'Config')

@@ -17,8 +17,9 @@ NAMES = {hf: name for name, hf in ours.LAYER.items()}
 GEMMA_NAMES = {hf: name for name, hf in ours.GEMMA_LAYER.items()}
 ARCHS = {
   'llama': dict(),
-  'qwen2': dict(family='qwen2', qkv_bias=True, tie_embeddings=False,
-                norm_eps=1e-6),
+  'qwen2': dict(
+    family='qwen2', qkv_bias=True, tie_embeddings=False, norm_eps=1e-6
+  ),
   'qwen3': dict(family='qwen3', qk_norm=True, rope_theta=1e6),
   'gemma2': dict(
     family='gemma2',
@@ -52,8 +53,11 @@ ARCHS = {
 def gguf_name(name: str, table: dict) -> str:
   stem, _, suffix = name.removeprefix('model.').rpartition('.')
   if not stem.startswith('layers.'):
-    top = {'embed_tokens': 'token_embd', 'norm': 'output_norm',
-           'lm_head': 'output'}
+    top = {
+      'embed_tokens': 'token_embd',
+      'norm': 'output_norm',
+      'lm_head': 'output',
+    }
     return f'{top[stem]}.{suffix}'
   _, layer, module = stem.split('.', 2)
   return f'blk.{layer}.{table[module]}.{suffix}'
@@ -193,10 +197,12 @@ def trained():
   from tokenizers import models as kinds
 
   tokenizer = Tokenizer(kinds.BPE())
-  tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-    pre_tokenizers.Digits(individual_digits=True),
-    pre_tokenizers.ByteLevel(add_prefix_space=False),
-  ])
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Digits(individual_digits=True),
+      pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
+  )
   tokenizer.decoder = decoders.ByteLevel()
   tokenizer.train_from_iterator(
     ['the cat sat on the mat', "it's 1999 there, isn't it?"] * 5,
@@ -297,8 +303,13 @@ class TestTokenizer:
     theirs = spm.SentencePieceProcessor(str(tmp_path / 'spm.model'))
     ids = range(theirs.vocab_size())
     kinds = [
-      2 if theirs.is_unknown(i) else 3 if theirs.is_control(i)
-      else 6 if theirs.is_byte(i) else 1
+      2
+      if theirs.is_unknown(i)
+      else 3
+      if theirs.is_control(i)
+      else 6
+      if theirs.is_byte(i)
+      else 1
       for i in ids
     ]
 
@@ -315,16 +326,22 @@ class TestTokenizer:
     model, params = tiny(mlp_width=64, vocab_size=len(kinds))
     path = tmp_path / 'a.gguf'
     write(path, 'llama', model.config, tensors_of(model, params)[0], extra)
-    ours_ = gguf_tokenizer.build(ours.open_file(path))
-    for line in ('the cat', ' they  sat\n\there', 'déjà vu 日本', 'isnt the the'):
-      encoded = ours_.encode(line).ids
+    found = gguf_tokenizer.build(ours.open_file(path))
+    for line in (
+      'the cat',
+      ' they  sat\n\there',
+      'déjà vu 日本',
+      'isnt the the',
+    ):
+      encoded = found.encode(line).ids
       assert encoded == [1, *theirs.encode(line)]
-      assert ours_.decode(encoded) == line
+      assert found.decode(encoded) == line
 
   def test_none(self, llama, tmp_path):
     model, params = llama
-    write(tmp_path / 'a.gguf', 'llama', model.config,
-          tensors_of(model, params)[0])
+    write(
+      tmp_path / 'a.gguf', 'llama', model.config, tensors_of(model, params)[0]
+    )
     with pytest.raises(ValueError, match='holds no tokenizer'):
       models.save(tmp_path / 'm', model, params, tokenizer=tmp_path / 'a.gguf')
 
@@ -345,8 +362,9 @@ class TestBadInput:
 
   def test_corrupt(self, llama, tmp_path):
     model, params = llama
-    write(tmp_path / 'a.gguf', 'llama', model.config,
-          tensors_of(model, params)[0])
+    write(
+      tmp_path / 'a.gguf', 'llama', model.config, tensors_of(model, params)[0]
+    )
     whole = (tmp_path / 'a.gguf').read_bytes()
     cut = (whole[:100], whole[:500], whole[:-3000])
     for damaged in (b'', b'\xff' * 200, *cut):

@@ -26,8 +26,9 @@ def call(model, name, *args):
 def row(*lengths: int, learned: int = 3, seed: int = 0) -> dict:
   """One row of packed documents; the last tokens of each are learned from."""
   rng = np.random.default_rng(seed)
-  inputs, segments, positions, mask = (np.zeros(LENGTH, np.int32)
-                                       for _ in range(4))
+  inputs, segments, positions, mask = (
+    np.zeros(LENGTH, np.int32) for _ in range(4)
+  )
   start = 0
   for i, length in enumerate(lengths):
     end = start + length
@@ -38,7 +39,10 @@ def row(*lengths: int, learned: int = 3, seed: int = 0) -> dict:
     start = end
   targets = np.append(inputs[1:], 0)
   return dict(
-    inputs=inputs, targets=targets, segments=segments, positions=positions,
+    inputs=inputs,
+    targets=targets,
+    segments=segments,
+    positions=positions,
     mask=mask.astype(bool),
   )
 
@@ -219,7 +223,12 @@ def test_remat_changes_no_gradient(tiny):
 
 def test_config_errors():
   kw = dict(
-    vocab_size=8, width=8, depth=2, num_heads=4, num_kv_heads=3, head_dim=2,
+    vocab_size=8,
+    width=8,
+    depth=2,
+    num_heads=4,
+    num_kv_heads=3,
+    head_dim=2,
     mlp_width=8,
   )
   with pytest.raises(ValueError, match='num_kv_heads 3 does not divide'):

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alignax import models
-from alignax.models import convert, hf, io
+from alignax.models import convert, hf
 
 VARIANTS = {
   'tied': dict(),
@@ -54,8 +54,16 @@ class TestHuggingFace:
     same(found, params)
 
   @pytest.mark.parametrize(
-    'name', ['llama', 'smollm2', 'mistral', 'qwen2_window', 'qwen3', 'gemma2',
-             'gemma3']
+    'name',
+    [
+      'llama',
+      'smollm2',
+      'mistral',
+      'qwen2_window',
+      'qwen3',
+      'gemma2',
+      'gemma3',
+    ],
   )
   def test_transformers_loads_the_export(self, pair, tmp_path, name):
     torch = pytest.importorskip('torch')
@@ -105,8 +113,10 @@ class TestHuggingFace:
   def test_reward_model(self, tiny, tmp_path, tied):
     model, params = tiny(tie_embeddings=tied)
     params = models.add_value_head(params)
-    head = {'kernel': np.arange(32.0, dtype=np.float32) / 32,
-            'bias': np.float32(0.3)}
+    head = {
+      'kernel': np.arange(32.0, dtype=np.float32) / 32,
+      'bias': np.float32(0.3),
+    }
     params = params | {'value_head': jax.tree.map(jax.numpy.asarray, head)}
     models.export(tmp_path / 'hf', model, params)
     _, found = models.load(tmp_path / 'hf')
@@ -136,8 +146,9 @@ class TestHuggingFace:
     model, params = tiny()
     tensors = convert.to_hf(model.config, params)
     for prefix in ('language_model.model.', 'model.language_model.'):
-      wrapped = {prefix + k.removeprefix('model.'): x
-                 for k, x in tensors.items()}
+      wrapped = {
+        prefix + k.removeprefix('model.'): x for k, x in tensors.items()
+      }
       wrapped['vision_tower.patches.weight'] = np.ones(3, np.float32)
       save_file(wrapped, tmp_path / hf.WEIGHTS)
       same(hf.read_params(tmp_path, model.config), params)
@@ -204,7 +215,7 @@ class TestNative:
     from alignax import checkpoint
 
     model, params = tiny()
-    io.write_description(tmp_path, model)
+    models.write_description(tmp_path, model)
     step = tmp_path / 'checkpoints' / '7'
     from orbax.checkpoint import v1 as ocp
 
@@ -229,9 +240,7 @@ class TestNative:
     with pytest.raises(FileExistsError, match='dear.txt'):
       models.save(tmp_path / 'letters', model, params)
 
-  def test_a_failed_save_keeps_the_old_model(
-    self, tiny, tmp_path, monkeypatch
-  ):
+  def test_a_failed_save_keeps_the_old_model(self, tiny, tmp_path, monkeypatch):
     model, params = tiny()
     models.export(tmp_path / 'hf', model, params)
 
@@ -266,9 +275,7 @@ class TestTokenizerFiles:
 
     model, params = tiny()
     models.save(tmp_path / 'native', model, params, tokenizer=tokenizer)
-    models.export(
-      tmp_path / 'hf', model, params, tokenizer=tmp_path / 'native'
-    )
+    models.export(tmp_path / 'hf', model, params, tokenizer=tmp_path / 'native')
     again = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
     assert again('a').input_ids == [2]
     assert again.chat_template == tokenizer.chat_template
@@ -293,7 +300,12 @@ class TestBadInput:
 
   def test_corrupt_safetensors(self, exported):
     whole = (exported / hf.WEIGHTS).read_bytes()
-    for damaged in (whole[:-50], b'', b'\xff' * 100, b'version https://git-lfs'):
+    for damaged in (
+      whole[:-50],
+      b'',
+      b'\xff' * 100,
+      b'version https://git-lfs',
+    ):
       (exported / hf.WEIGHTS).write_bytes(damaged)
       with pytest.raises(ValueError, match='model.safetensors is not a readab'):
         models.load(exported)

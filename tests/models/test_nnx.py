@@ -85,8 +85,6 @@ def test_the_fused_head_on_an_nnx_model():
   graphdef, params = nnx.split(Tiny(nnx.Rngs(0)))
   batch = pairs()
   logits = nnx.merge(graphdef, params)(batch['inputs'])
-  expected = jnp.where(
-    batch['mask'], token_logps(logits, batch['targets']), 0
-  )
+  expected = jnp.where(batch['mask'], token_logps(logits, batch['targets']), 0)
   found = Policy(graphdef).logps(params, batch)
   np.testing.assert_allclose(found, expected, atol=1e-5)

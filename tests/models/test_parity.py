@@ -76,16 +76,13 @@ def test_packed(pair, rows, reference, name):
   packed = np.concatenate([inputs[1, :first], inputs[0, :second]])
   segments = np.repeat([1, 2], [first, second])
   positions = np.concatenate([np.arange(first), np.arange(second)])
-  twice = [np.stack([x, x]).astype(np.int32)
-           for x in (packed, segments, positions)]
+  twice = [
+    np.stack([x, x]).astype(np.int32) for x in (packed, segments, positions)
+  ]
   ours = pair(name).logits(pair(name).params, *twice)[0]
   expected = reference(name)
-  np.testing.assert_allclose(
-    ours[:first], expected[1, :first], atol=TOLERANCE
-  )
-  np.testing.assert_allclose(
-    ours[first:], expected[0, :second], atol=TOLERANCE
-  )
+  np.testing.assert_allclose(ours[:first], expected[1, :first], atol=TOLERANCE)
+  np.testing.assert_allclose(ours[first:], expected[0, :second], atol=TOLERANCE)
 
 
 def test_defaults_of_segments_and_positions(pair, rows):

@@ -115,9 +115,7 @@ def greedy(model, params, inputs, mask):
   return np.asarray(run(params))
 
 
-def test_greedy_text_is_that_of_transformers(
-  model_and_params, theirs, prompts
-):
+def test_greedy_text_is_that_of_transformers(model_and_params, theirs, prompts):
   import torch
 
   model, tokenizer = theirs
@@ -128,7 +126,7 @@ def test_greedy_text_is_that_of_transformers(
       attention_mask=torch.tensor(mask),
       max_new_tokens=NEW,
       do_sample=False,
-    ).numpy()[:, inputs.shape[1]:]
+    ).numpy()[:, inputs.shape[1] :]
   found = greedy(*model_and_params, inputs, mask)
   end = tokenizer.eos_token_id
   texts = [[], []]
