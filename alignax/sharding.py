@@ -5,6 +5,7 @@ import re
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -72,6 +73,17 @@ def replicate(mesh: Mesh, tree):
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Rows over `data` and `fsdp`, the rest of every array whole."""
   return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def to_host(tree):
+  """Arrays as numpy, whole, on every process that calls it."""
+
+  def gather(x):
+    if x.is_fully_addressable or x.is_fully_replicated:
+      return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+  return jax.tree.map(gather, tree)
 
 
 def shard_batch(mesh: Mesh, batch):

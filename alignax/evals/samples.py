@@ -8,7 +8,7 @@ import importlib
 import jax
 import numpy as np
 
-from alignax import data, sampling
+from alignax import data, sampling, sharding
 
 SAMPLES = 3  # Stream of the seed: apart from those of the training loop.
 
@@ -52,7 +52,7 @@ def draw(
     temperature=temperature, top_p=top_p, stop_ids=stop_ids
   )
   prompts = [prompt_tokens(example) for example in examples[0]]
-  rows = jax.device_get(
+  rows = sharding.to_host(
     sampling.sample(
       models['policy'],
       params['policy'],
@@ -79,14 +79,15 @@ TOKENS = ('inputs', 'targets', 'segments', 'positions', 'mask')
 
 def _rewards(reward, params, rows) -> np.ndarray:
   scores = jax.jit(reward.scores)(params, {k: rows[k] for k in TOKENS})
-  return np.asarray(scores)[:, 0]
+  return sharding.to_host(scores)[:, 0]
 
 
 def _kl(policy, params, rows, temperature: float) -> float:
   ref_logps = jax.jit(policy.logps)(
     params, {k: rows[k] for k in TOKENS}, temperature=temperature
   )
-  return float(np.mean(np.sum(rows['logps'] - np.asarray(ref_logps), axis=1)))
+  ratios = rows['logps'] - sharding.to_host(ref_logps)
+  return float(np.mean(np.sum(ratios, axis=1)))
 
 
 def prompt_tokens(example) -> np.ndarray:
@@ -135,7 +136,7 @@ def _score(reward, params, tokenizer, examples, rows):
     shuffle=False,
     repeat=False,
   )
-  scores = np.asarray(jax.jit(reward.scores)(params, batches[0]))[..., 0]
+  scores = sharding.to_host(jax.jit(reward.scores)(params, batches[0]))[..., 0]
   samples = []
   for example, row in zip(examples, scores):
     start = len(prompt_tokens(example))

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=alignax
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#
+# Slurm, one process a node:
+#   sbatch --nodes=4 launch/gpu_cluster.sh configs/dpo.py:size=custom,... \
+#       /path/all/nodes/see/runs/dpo --config.mesh.fsdp=32
+# Two minutes before its time is up the job is told, saves, and can be queued
+# again: the same command goes on. `.venv` needs "jax[cuda13]" beside `make
+# setup`. Tried with a stand-in for Slurm only: read it before you rely on it.
+set -euo pipefail
+config=$1 workdir=$2
+shift 2
+cd "${SLURM_SUBMIT_DIR:-.}"
+# jax reads coordinator, count and number of the processes from Slurm.
+srun --kill-on-bad-exit=1 "${ALIGNAX:-.venv/bin/alignax}" train --distributed \
+  --config="$config" --workdir="$workdir" "$@"
