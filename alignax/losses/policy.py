@@ -32,7 +32,8 @@ def clipped_policy_loss(
   gradient is zero: the token has moved far enough.
 
   See Schulman et al., eq. 7 (https://arxiv.org/abs/1707.06347); ε_high > ε_low
-  is DAPO, eq. 10 (https://arxiv.org/abs/2503.14476); `dual_clip` is Ye et al. (https://arxiv.org/abs/1912.09729).
+  is DAPO, eq. 10 (https://arxiv.org/abs/2503.14476); `dual_clip` is Ye et
+  al. (https://arxiv.org/abs/1912.09729).
 
   Args:
     logps: log-probs of the sampled tokens under the policy, [...].

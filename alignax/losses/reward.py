@@ -22,7 +22,8 @@ def bradley_terry_loss(
   holds them around zero.
 
   See Ouyang et al., eq. 1 (https://arxiv.org/abs/2203.02155); Touvron et al.,
-  eq. 2 (https://arxiv.org/abs/2307.09288) for the margin; Eisenstein et al. (https://arxiv.org/abs/2312.09244) for the centring.
+  eq. 2 (https://arxiv.org/abs/2307.09288) for the margin; Eisenstein et
+  al. (https://arxiv.org/abs/2312.09244) for the centring.
 
   Args:
     chosen_scores: score of the preferred response, [B].
