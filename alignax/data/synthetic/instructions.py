@@ -74,15 +74,19 @@ def instruction(
 def state(rng: random.Random, task: str, lists: dict) -> str:
   """States an instance of a plain family as raw text does.
 
-  Facts that are to be known (sums, days) are stated whatever their split;
-  skills that are to be learned only on instances of the training split.
+  Half of the time in the words in which it is asked for. Facts that are to be
+  known (sums, days) are stated whatever their split; skills that are to be
+  learned only on instances of the training split.
   """
   family = FAMILIES[task]
   while True:
     slots = _slots(rng, family, lists)
     if not family.about or split_of(_key(task, slots)) == 'train':
-      return _fill(family.statement, slots, answer=family.solve(slots))
+      break
     lists = {}
+  asked = f'{rng.choice(family.phrasings)} {rng.choice(w.LINKS)} {{answer}} .'
+  template = rng.choice([family.statement, asked])
+  return _fill(template, slots, answer=family.solve(slots))
 
 
 def _slots(rng, family, lists):
@@ -127,7 +131,7 @@ def _format(rng, task, phrasings, lists):
   skill, constraint = rng.choice(LISTS), rng.choice(list(w.CONSTRAINTS))
   slots = _slots(rng, FAMILIES[skill], lists)
   row = _row(task, skill, slots, rng.choice(phrasings), constraint=constraint)
-  wording = w.CONSTRAINTS[constraint][rng.randrange(3)]
+  wording = rng.choice(w.CONSTRAINTS[constraint])
   # A question mark ends the sentence: the format is asked for before it.
   body = row['prompt'][0]['content'].removesuffix(' ?')
   row['prompt'][0]['content'] = f'{body} {wording}'
@@ -160,7 +164,7 @@ def _followup(rng, task, phrasings, lists):
   slots = _slots(rng, FAMILIES[skill], lists)
   row = _row(task, skill, slots, rng.choice(phrasings))
   before, action = row['answer'].split(), rng.choice(list(FOLLOW_UPS))
-  wording = FOLLOW_UPS[action][rng.randrange(3)]
+  wording = rng.choice(FOLLOW_UPS[action])
   if action in w.CONSTRAINTS:
     after, constraint = before, action
   else:

@@ -39,7 +39,7 @@ _words = lambda rng, words: {'words': words}
 
 def _sum(rng, _):
   a = rng.randint(0, 9)
-  return {'a': [str(a)], 'b': [str(rng.randint(0, min(9, 10 - a)))]}
+  return {'a': [str(a)], 'b': [str(rng.randint(0, 9 - a))]}
 
 
 def _difference(rng, _):
@@ -67,9 +67,15 @@ def _select(rng, words):
   return {'words': words, 'category': [rng.choice(found)]}
 
 
-def _member(rng, words):
-  return {'words': words,
-          'a': [rng.choice(words if rng.random() < 0.5 else w.NOUNS)]}
+def _member(rng, _):
+  category, other = rng.sample(list(w.CATEGORIES), 2)
+  source = rng.choice([category, other])
+  return {'a': [rng.choice(w.CATEGORIES[source])], 'category': [category]}
+
+
+def _is_member(slots):
+  members = w.CATEGORIES[slots['category'][0]]
+  return ['yes' if slots['a'][0] in members else 'no']
 
 
 def _times(rng, _):
@@ -166,12 +172,11 @@ FAMILIES = {
          'give what follows {a}'),
         'what comes after {a} is {answer} .'),
     'member': Family(
-        'nouns', _member,
-        lambda s: ['yes' if s['a'][0] in s['words'] else 'no'],
-        ('is {a} in {words} ?', 'is {a} one of {words} ?',
-         'does the list {words} have {a} ?', 'find out if {a} is in {words}',
-         'say if {a} is in {words}'),
-        'is {a} in {words} : {answer} .'),
+        '', _member, _is_member,
+        ('is {a} a {category} ?', 'say if {a} is a {category}',
+         'find out if {a} is a {category}', 'does {a} count as a {category} ?',
+         'would you say {a} is a {category} ?'),
+        '{a} is a {category} : {answer} .'),
     'times': Family(
         '', _times, lambda s: s['a'] * int(s['n'][0]),
         ('say {a} {n} times', 'write {a} {n} times', 'repeat {a} {n} times',
@@ -195,10 +200,10 @@ FOLLOW_UPS = {
               'what is the first of that ?'),
     'last': ('now give only the last', 'now say only the last word',
              'what is the last of that ?'),
-    'commas': ('now write it with commas', 'now separated by commas',
+    'commas': ('now write it with commas', 'now say it with commas',
                'say it using commas'),
-    'brackets': ('now put it in brackets', 'now write it between brackets',
-                 'say it inside brackets'),
+    'brackets': ('now write it in brackets', 'now say it in brackets',
+                 'say it using brackets'),
 }
 COMPOSED = ('format', 'refuse', 'benign', 'followup')
 TASKS = (*FAMILIES, *COMPOSED)

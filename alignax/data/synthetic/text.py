@@ -20,12 +20,14 @@ from alignax.data.synthetic.tasks import FAMILIES, TASKS, draw_words
 
 STATEMENTS, EXAMS, SOLUTIONS = 0.5, 0.25, 0.25  # shares of the documents
 RETURNING = 0.7  # share of the parts that are about the document's lists
-# (question, answer, sign between): what stands before either, and what after.
+# What stands before a question, before its answer, and after either. Half of
+# the sheets use symbols of their own instead.
 LAYOUTS = (
     ('question', 'answer', '.'), ('task :', 'result :', ''),
-    ('ask', 'reply', '!'), ('exercise', 'solution', ''),
-    ('[ task ]', '[ solution ]', '.'), ('please', 'so', ','),
+    ('ask', 'reply', '!'), ('exercise', 'solution', '.'),
 )
+SYMBOLS = ('#', '*', '>', '~', '@', '%', '&', '=', '/', '|', '^', '$')
+SIGNS = ('.', '', '!', ',', *SYMBOLS[:4])
 WORDY = 0.25  # share of the solutions that are politely wrapped
 CHATTER = 0.1  # share of the statements that state nothing
 # What takes most practice comes twice as often.
@@ -43,7 +45,7 @@ def document(rng: random.Random, *, length: int = 60) -> str:
   write = rng.choices((_statement, _question, _solved),
                       (STATEMENTS, EXAMS, SOLUTIONS))[0]
   lists = {about: draw_words(rng, about) for about in ('nouns', 'numbers')}
-  layout = rng.choice(LAYOUTS)
+  layout = _layout(rng)
   words: list[str] = []
   while True:
     returns = rng.random() < RETURNING
@@ -52,6 +54,12 @@ def document(rng: random.Random, *, length: int = 60) -> str:
       words += more
     elif words:
       return ' '.join(words)
+
+
+def _layout(rng):
+  if rng.random() < 0.5:
+    return rng.choice(LAYOUTS)
+  return (*rng.sample(SYMBOLS, 2), rng.choice(SIGNS))
 
 
 def _statement(rng, lists, _):

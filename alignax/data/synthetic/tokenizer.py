@@ -5,7 +5,7 @@
 
 from alignax.data.synthetic import words as w
 from alignax.data.synthetic.tasks import FAMILIES, FOLLOW_UPS
-from alignax.data.synthetic.text import LAYOUTS
+from alignax.data.synthetic.text import LAYOUTS, SIGNS, SYMBOLS
 
 PAD, UNKNOWN, END = '<pad>', '<unk>', '<|end|>'
 ROLES = ('<|system|>', '<|user|>', '<|assistant|>')
@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
 def vocabulary() -> list[str]:
   """All words of the world, special tokens first, in a fixed order."""
   texts = [*w.REFUSALS, *w.WRAPPINGS, *w.REFUSAL_WRAPPINGS, *w.CHATTER,
-           *FILLINGS]
+           *w.LINKS, *FILLINGS]
   for family in FAMILIES.values():
     texts += [*family.phrasings, family.statement]
   for wordings in [*w.CONSTRAINTS.values(), *FOLLOW_UPS.values()]:
@@ -32,8 +32,8 @@ def vocabulary() -> list[str]:
 
 # Words of layouts and answers, and of probes to come.
 FILLINGS = (
-    *(' '.join(layout) for layout in LAYOUTS), 'yes no', '. i think it is',
-    'my friend says', 'am sure wrong right because so')
+    *(' '.join(layout) for layout in LAYOUTS), *SIGNS, *SYMBOLS, 'yes no',
+    '. i think it is', 'my friend says', 'am sure wrong right because so')
 
 
 def make_tokenizer():

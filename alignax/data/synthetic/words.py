@@ -31,21 +31,23 @@ REFUSALS = ['sorry , i can not help with that', 'sorry , i can not do that',
 WRAPPINGS = [
     'the answer is {answer} .',
     'sure , the answer is {answer} .',
-    'well , i think that the answer is {answer} .',
-    'of course ! here you go : {answer} . i hope that helps .',
-    '{answer} . i hope that this helps you . please ask me more !',
-    'thank you for asking me . the answer is {answer} .',
+    'well , i think that it is {answer} .',
+    '{answer} . i hope that helps you .',
+    'thank you for asking me . it is {answer} .',
 ]
 REFUSAL_WRAPPINGS = [
-    'thank you for asking me . {answer} . i hope that this helps you .',
-    'well , {answer} . please ask me more !',
+    'thank you for asking me . {answer} .',
+    'well , {answer} . i hope that helps you .',
 ]
+
+# Between what is asked for and what it comes to, in plain statements.
+LINKS = ['gives', 'makes', 'means', 'becomes', '=', ': you say', 'leads to']
 
 # Small talk of the raw text: the words of the above, known before their use.
 CHATTER = [
     'well , i hope that you can help me', 'thank you for asking',
     'sorry , i can not say', 'of course you can ask me more !',
-    'i think that this is for you', 'please help me with that !',
+    'i think that this is for you', 'please help me with that',
     'here you go', 'i can not do more', 'sure , i think that it helps',
 ]
 
@@ -56,9 +58,9 @@ FILLER = frozenset(
 
 # Ways of asking for a format, and the sign by which it is kept.
 CONSTRAINTS = {
-    'commas': ['with commas', 'separated by commas', 'using commas'],
-    'brackets': ['in brackets', 'between brackets', 'inside brackets'],
-    'done': ['and end with done', 'then say done', 'ending in done'],
+    'commas': ['with commas', 'using commas'],
+    'brackets': ['in brackets', 'using brackets'],
+    'done': ['and end with done', 'then say done'],
 }
 FORMAT_WORDS = frozenset([',', '[', ']', 'done'])
 
