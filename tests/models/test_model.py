@@ -182,9 +182,13 @@ class TestCache:
       ]
       # Row 2 has 6 tokens: its second part is shorter, so it has a gap too.
       _, cache = call(model, 'extend', params, cache, *part)
-    logits, cache = call(model, 'decode', params, cache, whole['inputs'][:, 7])
+    token = whole['inputs'][:, 7]
+    logits, after = call(model, 'decode', params, cache, token)
     np.testing.assert_allclose(logits[0], full[0, 7], atol=1e-4)
-    np.testing.assert_array_equal(cache.length, 11)
+    np.testing.assert_array_equal(after.length, 11)
+    unrolled = model.for_decoding(params, cache, unroll=True)
+    logits, _ = call(model, 'decode', *unrolled, token)
+    np.testing.assert_allclose(logits[0], full[0, 7], atol=1e-4)
 
 
 def test_bfloat16_compute_keeps_float32_heads(tiny):
