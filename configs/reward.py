@@ -9,7 +9,9 @@ from configs import common
 def get_config(arg=None):
   config, args = common.base(arg, data='', init_from='', kind='pairs')
   config.algorithm = 'alignax.algorithms.reward'
-  config.algorithm_kw = dict(center=0.01, use_margins=False, microbatches=1)
+  config.algorithm_kw = dict(
+    center=0.01, use_margins=False, ranking='plackett_luce', microbatches=1
+  )
   config.data.kind = args.kind
   config.data.packing = True
   config.optimizer.update(learning_rate=1e-5, warmup_steps=10)

@@ -12,7 +12,8 @@ TRAINED = ('reward',)
 FROZEN = ()
 
 
-def make_step(models, tx, *, center=0.0, use_margins=False, **step_kw):
+def make_step(models, tx, *, center=0.0, use_margins=False,
+              ranking='plackett_luce', **step_kw):  # fmt: skip
   """Makes `step(state, frozen, batch, key) -> (state, metrics)`.
 
   Args:
@@ -20,21 +21,27 @@ def make_step(models, tx, *, center=0.0, use_margins=False, **step_kw):
     tx: the optimiser.
     center: weight of (r⁺ + r⁻)², which holds scores around zero.
     use_margins: whether pairs carry how far apart their scores should be.
+    ranking: of K responses, 'plackett_luce', or 'pairs' for the mean over all
+      their pairs (InstructGPT).
     **step_kw: see `train.make_update`.
   """
-  loss_fn = make_loss(models['reward'], center=center, use_margins=use_margins)
+  loss_fn = make_loss(
+    models['reward'], center=center, use_margins=use_margins, ranking=ranking
+  )
   return train.make_train_step(loss_fn, tx, weigh=weigh, **step_kw)
 
 
-def make_eval(models, *, microbatches=1, by_row=False, **_):
+def make_eval(models, *, microbatches=1, by_row=False,
+              ranking='plackett_luce', **_):  # fmt: skip
   """Makes `evaluate(params, frozen, batch, key)`: loss and accuracy."""
-  loss_fn = make_loss(models['reward'])
+  loss_fn = make_loss(models['reward'], ranking=ranking)
   return train.make_eval(
     loss_fn, weigh=weigh, microbatches=microbatches, by_row=by_row
   )
 
 
-def make_loss(reward, *, center=0.0, use_margins=False):
+def make_loss(reward, *, center=0.0, use_margins=False,
+              ranking='plackett_luce'):  # fmt: skip
   """Makes the loss of every example, [B, S]."""
 
   def loss_fn(params, frozen, batch, key):
@@ -43,7 +50,9 @@ def make_loss(reward, *, center=0.0, use_margins=False):
     if 'ranks' in batch:
       # [B, K, S] -> [B, S, K]: the loss reads its candidates last.
       scores = scores.swapaxes(1, 2)
-      return {'rank': losses.plackett_luce_loss(scores, batch['ranks'])}
+      return {
+        'rank': losses.plackett_luce_loss(scores, batch['ranks'], kind=ranking)
+      }
     loss = losses.bradley_terry_loss(
       scores[:, 0],
       scores[:, 1],
