@@ -50,8 +50,11 @@ lint: setup
 test-real: setup .venv/.real
 	@$(MAKE) --no-print-directory .cache/smollm2/model.gguf \
 	  || echo 'No SmolLM2: tests with a real model will skip.'
-	ALIGNAX_SMOLLM2="$$(realpath -e .cache/smollm2/model.gguf 2>/dev/null)" \
-	  $(TESTING) -rs -m 'real or slow'
+	@# The second run is of what is compared with PyTorch, where it is there.
+	@model=$$(realpath -e .cache/smollm2/model.gguf 2>/dev/null) \
+	  && export ALIGNAX_SMOLLM2="$$model"; set -x; \
+	  $(TESTING) -rs -m 'real or slow' && $(TESTING) -rs -n $(JOBS) \
+	  -m 'not real and not slow' tests/models
 
 .venv/.real: requirements-real.lock .venv/.installed
 	@echo '[real 1/2] PyTorch and peft, to compare with'
