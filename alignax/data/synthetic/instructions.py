@@ -72,12 +72,18 @@ def instruction(
 
 
 def state(rng: random.Random, task: str, lists: dict) -> str:
-  """States an instance of a plain family as raw text does.
+  """States an instance of a plain family, or of 'format', as raw text does.
 
   Half of the time in the words in which it is asked for. Facts that are to be
   known (sums, days) are stated whatever their split; skills that are to be
   learned only on instances of the training split.
   """
+  if task == 'format':
+    words = lists.get(about := rng.choice(['nouns', 'numbers']))
+    words, constraint = words or draw_words(rng, about), rng.choice(_FORMATS)
+    form = ' '.join(w.constrained(words, constraint))
+    wording = rng.choice(w.CONSTRAINTS[constraint])
+    return f'{" ".join(words)} {wording} is {form} .'
   family = FAMILIES[task]
   while True:
     slots = _slots(rng, family, lists)
@@ -87,6 +93,9 @@ def state(rng: random.Random, task: str, lists: dict) -> str:
   asked = f'{rng.choice(family.phrasings)} {rng.choice(w.LINKS)} {{answer}} .'
   template = rng.choice([family.statement, asked])
   return _fill(template, slots, answer=family.solve(slots))
+
+
+_FORMATS = tuple(w.CONSTRAINTS)
 
 
 def _slots(rng, family, lists):

@@ -38,13 +38,13 @@ _words = lambda rng, words: {'words': words}
 
 
 def _sum(rng, _):
-  a = rng.randint(0, 9)
-  return {'a': [str(a)], 'b': [str(rng.randint(0, 9 - a))]}
+  a = rng.randint(0, 7)
+  return {'a': [str(a)], 'b': [str(rng.randint(0, 7 - a))]}
 
 
 def _difference(rng, _):
-  a, b = sorted([rng.randint(0, 9), rng.randint(0, 9)], reverse=True)
-  return {'a': [str(a)], 'b': [str(b)]}
+  a = rng.randint(0, 7)
+  return {'a': [str(a)], 'b': [str(rng.randint(0, a))]}
 
 
 def _step(rng, _):
@@ -194,16 +194,10 @@ FAMILIES = {
 LISTS = ('copy', 'reverse', 'sort')
 ABOUT_NOUNS = ('copy', 'reverse', 'first', 'last', 'count')
 FOLLOW_UPS = {
-    'reverse': ('now reverse it', 'now write that backwards',
-                'now turn it around'),
-    'first': ('now give only the first', 'now say only the first word',
-              'what is the first of that ?'),
-    'last': ('now give only the last', 'now say only the last word',
-             'what is the last of that ?'),
-    'commas': ('now write it with commas', 'now say it with commas',
-               'say it using commas'),
-    'brackets': ('now write it in brackets', 'now say it in brackets',
-                 'say it using brackets'),
+    'reverse': ('now reverse it', 'now write it backwards'),
+    'first': ('now give only the first', 'what is the first of that ?'),
+    'last': ('now give only the last', 'what is the last of that ?'),
+    'commas': ('now write it with commas', 'now say it using commas'),
 }
 COMPOSED = ('format', 'refuse', 'benign', 'followup')
 TASKS = (*FAMILIES, *COMPOSED)
