@@ -19,6 +19,8 @@ def get_config(arg=None):
   config.seed = args.seed
   config.evals.samples = 0  # The quickstart draws its own, of all stages.
   config.log.tensorboard = False
+  if config.init_from:  # Its architecture is that of the pretrained model.
+    config.model = dict(dtype='float32', remat='attention')
   return config
 
 
@@ -33,9 +35,9 @@ def world(name: str, n: int, seed: int, split: str = 'train') -> str:
 def pretrain(seed):
   """Raw text, in which a question is mostly followed by more questions."""
   config = sft.get_config('size=tiny')
-  config.total_steps = 450
+  config.total_steps = 700
   config.data.update(
-    path=world('text', 14400, seed), heldout_path='', heldout=0, packing=False
+    path=world('text', 22400, seed), heldout_path='', heldout=0, packing=False
   )
   config.model.update(depth=3, tie_embeddings=False)
   config.optimizer.update(

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from alignax.cli.memory import keep_memory
+
 VERBS = {
   'quickstart': 'align a small model from scratch in a few minutes, and report',
   'train': 'train what a config describes, or go on with it',
@@ -25,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
   if verb not in VERBS:
     print(f'alignax: there is no verb {verb!r}.\n\n{usage()}', file=sys.stderr)
     return 2
+  keep_memory()
   module = importlib.import_module(f'alignax.cli.{MODULES.get(verb, verb)}')
   trace = '--trace' in rest
   try:

@@ -93,6 +93,8 @@ def run_stage(workdir, name, seed, *, init_from='', reward='', path='') -> str:
   config.init_from = str(init_from)
   config.role_from.reward = str(reward)
   config.data.path = path or config.data.path
+  if (workdir / name / 'checkpoints' / str(config.total_steps)).exists():
+    return str(workdir / name)  # Done, by an earlier try of this command.
   print(f'\n{name}: {describe(config)}', flush=True)
   run.train(config, workdir / name, load_config=configs.load)
   return str(workdir / name)
@@ -103,8 +105,9 @@ def describe(config) -> str:
   return f'{config.total_steps} steps of {d.batch_size} rows, {d.path}'
 
 
-def draw(model, params, tokenizer, prompts, *, seed, max_new_tokens=24):
-  """Samples a response to every prompt, at temperature 1."""
+def draw(model, params, tokenizer, prompts, *, seed, temperature=1.0,
+         max_new_tokens=24):  # fmt: skip
+  """Samples a response to every prompt."""
   import jax
 
   from alignax import assemble, sampling
@@ -115,7 +118,9 @@ def draw(model, params, tokenizer, prompts, *, seed, max_new_tokens=24):
     params,
     sampling.left_pad(tokens),
     jax.random.key(seed),
-    sampling.make_sampling(stop_ids=assemble.stop_ids(tokenizer)),
+    sampling.make_sampling(
+      temperature=temperature, stop_ids=assemble.stop_ids(tokenizer)
+    ),
     max_new_tokens=max_new_tokens,
   )
   rows = jax.device_get(rows)
