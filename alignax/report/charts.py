@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from alignax.report.page import Section, escape, number, to_json
+from alignax.report.page import Section, escape, estimate, number, to_json
 
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 30
@@ -118,7 +118,8 @@ def _figure(name, curves, order, x_name, dots) -> str:
 def _value(point) -> str:
   if len(point) == 2:
     return number(point[1])
-  return f'{number(point[1])} ({number(point[2])} to {number(point[3])})'
+  mean, interval = estimate(*point[1:])
+  return f'{mean} ({interval})' if interval else mean
 
 
 def _spoken(curves) -> str:

@@ -106,13 +106,11 @@ def _cell(value, column: int) -> str:
     return f'<{tag}>{escape(value)}</{end}>'
   if isinstance(value, bool | int | float):
     return f'<{tag} class="number" data-sort="{value}">{number(value)}</{end}>'
-  mean, low, high, n = value
-  more = ''
-  if not missing(low) and low < high:
-    more = f'<small>{number(low)} to {number(high)}</small>'
+  text, interval = estimate(*value[:3])
+  more = f'<small>{interval}</small>' if interval else ''
   return (
-    f'<{tag} class="number" data-sort="{mean}" title="n = {n}">'
-    f'{number(mean)}{more}</{end}>'
+    f'<{tag} class="number" data-sort="{value[0]}" title="n = {value[3]}">'
+    f'{text}{more}</{end}>'
   )
 
 
@@ -188,6 +186,20 @@ def number(value) -> str:
   if 1e-3 <= abs(value) < 1e5:
     return f'{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}'
   return f'{value:.2e}'
+
+
+def estimate(mean: float, low: float, high: float) -> tuple[str, str]:
+  """A mean and its interval, to the figures that the interval allows."""
+  if missing(low) or low == high:
+    return number(mean), ''
+  decimals = max(0, 1 - math.floor(math.log10(high - low)))
+  if decimals > 4 and not low <= 0 <= high:
+    return number(mean), f'{number(low)} to {number(high)}'
+  decimals = min(decimals, 4)
+  # Adding zero takes the sign off what was rounded to it.
+  shown = lambda x: f'{round(x, decimals) + 0.0:,.{decimals}f}'
+  mean, low, high = map(shown, (mean, low, high))
+  return mean, f'{low} to {high}' if low != high else ''
 
 
 def escape(value) -> str:

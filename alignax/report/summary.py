@@ -324,7 +324,5 @@ def _plain(value) -> str:
     return '–'
   if not isinstance(value, tuple):
     return page.number(value)
-  mean, low, high, _ = value
-  if page.missing(low) or low == high:
-    return page.number(mean)
-  return f'{page.number(mean)} ({page.number(low)} to {page.number(high)})'
+  mean, interval = page.estimate(*value[:3])
+  return f'{mean} ({interval})' if interval else mean

@@ -149,7 +149,7 @@ def test_an_evaluated_run_shows_its_interval(tmp_path):
     json.dumps({'step': 40, 'metrics': {'samples/total': metric}})
   )
   text = report.to_markdown(report.find_runs([tmp_path]))
-  assert '0.8000 (0.7000 to 0.9000)' in text
+  assert '0.80 (0.70 to 0.90)' in text
 
 
 def test_api_with_plain_data(tmp_path):
@@ -172,7 +172,7 @@ def test_api_with_plain_data(tmp_path):
   found = Page(path.read_text())
   assert not found.open
   assert 'nan' not in found.text.lower()
-  assert '0.7000 to 0.8000' in found.text
+  assert '0.70 to 0.80' in found.text
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,21 @@ def test_ticks_are_round_and_enclose(low, high, expected):
 )  # fmt: skip
 def test_numbers_have_four_figures(value, text):
   assert page.number(value) == text
+
+
+@pytest.mark.parametrize(
+  'values, mean, interval',
+  [
+    ((0.2852, 0.2333, 0.3433), '0.29', '0.23 to 0.34'),
+    ((95.5, 92.53, 98.44), '95.5', '92.5 to 98.4'),
+    ((-3.6e-8, -2.6e-7, 2e-7), '0.0000', ''),
+    ((3.2e-7, 3e-7, 3.4e-7), '3.20e-07', '3.00e-07 to 3.40e-07'),
+    ((1500.0, 1200.0, 1800.0), '1,500', '1,200 to 1,800'),
+    ((2.0, 2.0, 2.0), '2', ''),
+  ],
+)
+def test_intervals_say_how_many_figures_count(values, mean, interval):
+  assert page.estimate(*values) == (mean, interval)
 
 
 @pytest.mark.slow
