@@ -6,7 +6,7 @@ from alignax.data.synthetic import words as w
 
 # Shares of concise, wordy and flawed responses among demonstrations: people
 # write most of them well enough, few of them as one would wish.
-MIXED = (0.4, 0.5, 0.1)
+MIXED = (0.4, 0.54, 0.06)
 CLEAN = (1.0, 0.0, 0.0)
 
 

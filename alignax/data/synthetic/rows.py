@@ -28,7 +28,7 @@ def rows(
     length_bias: float = 0.0,
     sycophancy: float = 0.0,
     opinions: float = 0.0,
-    length: int = 60,
+    length: int = 63,
 ) -> list[dict]:
   """Draws `n` rows of the data set `name`.
 

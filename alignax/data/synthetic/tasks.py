@@ -79,13 +79,13 @@ def _is_member(slots):
 
 
 def _times(rng, _):
-  return {'a': [rng.choice(w.NOUNS)], 'n': [str(rng.randint(2, 5))]}
+  return {'a': [rng.choice(w.NOUNS)], 'n': [str(rng.randint(2, 4))]}
 
 
 def _name(rng, _):
   category = rng.choice(list(w.CATEGORIES))
   return {'category': [category], 'plural': [w.PLURALS[category]],
-          'n': [str(rng.randint(2, 4))]}
+          'n': [str(rng.randint(2, 3))]}
 
 
 def _named(slots):

@@ -37,7 +37,7 @@ _ASKED = tuple(task for task in TASKS if task != 'refuse') + HARD
 _STATED = (*FAMILIES, 'reverse', 'add', 'subtract', 'format')
 
 
-def document(rng: random.Random, *, length: int = 60) -> str:
+def document(rng: random.Random, *, length: int = 63) -> str:
   """Writes a document of at most `length` words."""
   if length < 20:
     raise ValueError(f'A document of {length} words has no room for a solved '
