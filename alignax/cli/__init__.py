@@ -28,14 +28,23 @@ def main(argv: list[str] | None = None) -> int:
     print(f'alignax: there is no verb {verb!r}.\n\n{usage()}', file=sys.stderr)
     return 2
   keep_memory()
-  module = importlib.import_module(f'alignax.cli.{MODULES.get(verb, verb)}')
   trace = '--trace' in rest
   try:
+    module = importlib.import_module(f'alignax.cli.{MODULES.get(verb, verb)}')
     return module.main([item for item in rest if item != '--trace']) or 0
   except (ValueError, OSError, RuntimeError) as error:
     if trace:
       raise
     print(f'alignax {verb}: {error}', file=sys.stderr)
+    return 1
+  except ModuleNotFoundError as error:
+    if trace:
+      raise
+    print(
+      f'alignax {verb}: there is no module {error.name!r}; what training needs '
+      "is installed by pip install 'alignax[train]', or make setup.",
+      file=sys.stderr,
+    )
     return 1
   except KeyboardInterrupt:
     print(f'alignax {verb}: stopped', file=sys.stderr)

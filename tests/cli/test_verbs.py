@@ -23,6 +23,15 @@ def test_an_unknown_verb_is_named(capsys):
   assert "no verb 'trian'" in capsys.readouterr().err
 
 
+def test_a_library_that_is_not_there_is_named(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'ml_collections', None)
+  monkeypatch.delitem(sys.modules, 'alignax.cli.configs', raising=False)
+  monkeypatch.delitem(sys.modules, 'alignax.cli.train', raising=False)
+  monkeypatch.delattr('alignax.cli.configs', raising=False)
+  assert main(['train', '--config=configs/sft.py', '--workdir=x']) == 1
+  assert "'alignax[train]'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('verb', VERBS)
 def test_every_verb_has_help(verb, capsys):
   with pytest.raises(SystemExit) as end:
