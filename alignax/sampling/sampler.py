@@ -123,7 +123,7 @@ def start(
     cache=cache,
     keys=_row_keys(key, batch),
     last=last,
-    seen=seen.at[jnp.arange(batch)[:, None], token].set(True, mode='drop'),
+    seen=_mark(seen, token),
     tokens=jnp.zeros((batch, max_new_tokens), jnp.int32),
     logps=jnp.zeros((batch, max_new_tokens)),
     sampler_logps=jnp.zeros((batch, max_new_tokens)),
@@ -217,7 +217,7 @@ def _append(state, tokens, logps, sampler_logps, stop_ids) -> SampleState:
   stops = jnp.any(tokens[:, None] == stop_ids, axis=-1)
   return state.replace(
     last=tokens,
-    seen=state.seen.at[jnp.arange(tokens.shape[0]), tokens].set(True),
+    seen=_mark(state.seen, tokens),
     tokens=write(state.tokens, tokens),
     logps=write(state.logps, logps),
     sampler_logps=write(state.sampler_logps, sampler_logps),
@@ -225,6 +225,12 @@ def _append(state, tokens, logps, sampler_logps, stop_ids) -> SampleState:
     done=state.done | stops,
     step=state.step + 1,
   )
+
+
+@jax.vmap  # Row by row: indices of rows would be gathered from all devices.
+def _mark(seen: Array, tokens: Array) -> Array:
+  """Sets seen [V] at tokens, those of padding (V) left out."""
+  return seen.at[tokens].set(True, mode='drop')
 
 
 def _argmax(x: Array) -> Array:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import sampling_worlds as worlds
 
+from alignax import sharding
 from alignax.sampling import make_sampling, sample
 
-N = 10
+N = 24  # Of the buffer, which every test shares: few programs are compiled.
 KEY = jax.random.key(7)
 STOPS = (3, 5, 11, 17)
 
@@ -19,18 +20,30 @@ def world():
   return model, params, worlds.make_prompts()
 
 
-def draw(world, key=KEY, n=N, **kw):
+def draw(world, key=KEY, **kw):
   model, params, prompts = world
   return sample(
-    model, params, prompts, key, make_sampling(**kw), max_new_tokens=n
+    model, params, prompts, key, make_sampling(**kw), max_new_tokens=N
   )
+
+
+def padded(prompts, width):
+  """The same prompts with more padding to the left."""
+  more = [(0, 0), (width - prompts['inputs'].shape[1], 0)]
+  return {name: np.pad(x, more) for name, x in prompts.items()}
+
+
+@pytest.fixture(scope='module')
+def wide(world):
+  """The same world with prompts of 16 tokens."""
+  model, params, prompts = world
+  return model, params, padded(prompts, 16)
 
 
 def full_logits(world, rows):
   model, params, _ = world
-  return model.logits(
-    params, rows['inputs'], rows['segments'], rows['positions']
-  )
+  logits = jax.jit(model.logits)
+  return logits(params, rows['inputs'], rows['segments'], rows['positions'])
 
 
 def test_decoding_from_the_cache_is_the_full_forward(world):
@@ -97,14 +110,14 @@ def test_rows_are_a_batch_in_the_common_language(world):
 
 
 def test_the_stop_token_is_returned_and_trained_on(world):
-  rows = draw(world, n=30, stop_ids=STOPS)
+  rows = draw(world, stop_ids=STOPS)
   assert rows['finished'].any()
   for i in np.flatnonzero(rows['finished']):
     tokens = worlds.response(rows, i)
     assert tokens[-1] in STOPS and not np.isin(tokens[:-1], STOPS).any()
   for i in np.flatnonzero(~rows['finished']):
     assert not np.isin(worlds.response(rows, i), STOPS).any()
-    assert rows['lengths'][i] == 30
+    assert rows['lengths'][i] == N
 
 
 def test_each_of_several_stop_ids_ends_a_row(world):
@@ -117,13 +130,19 @@ def test_each_of_several_stop_ids_ends_a_row(world):
 
 
 def test_a_row_depends_on_its_key_alone(world):
+  """Not on the other rows, nor on how many there are."""
   model, params, prompts = world
   rows = draw(world, stop_ids=STOPS)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
   for i in range(4):
-    alone = {k: v[i : i + 1] for k, v in prompts.items()}
-    row = draw((model, params, alone), key=keys[i : i + 1], stop_ids=STOPS)
+    empty = [[]] * 3  # As if the other prompts had never been.
+    alone = worlds.left_pad(
+      [prompts['inputs'][i][prompts['segments'][i] > 0]] + empty, 7
+    )
+    at = jnp.array([i, 0, 0, 0])
+    row = draw((model, params, alone), key=keys[at], stop_ids=STOPS)
     np.testing.assert_array_equal(row['inputs'][0], rows['inputs'][i])
+    np.testing.assert_allclose(row['logps'][0], rows['logps'][i], atol=1e-6)
   two = {k: v[:2] for k, v in prompts.items()}
   pair = draw((model, params, two), stop_ids=STOPS)
   np.testing.assert_array_equal(pair['inputs'], rows['inputs'][:2])
@@ -131,7 +150,7 @@ def test_a_row_depends_on_its_key_alone(world):
 
 def test_equal_prompts_get_different_responses(world):
   model, params, prompts = world
-  same = {k: np.tile(v[3:], (4, 1)) for k, v in prompts.items()}
+  same = {k: np.repeat(v[3:], 4, axis=0) for k, v in prompts.items()}
   rows = draw((model, params, same))
   assert len({tuple(worlds.response(rows, i)) for i in range(4)}) == 4
 
@@ -143,12 +162,8 @@ def test_keys_decide_the_sample(world):
   assert (first['inputs'] != other['inputs']).any()
 
 
-def test_padding_to_the_left_changes_nothing(world):
-  model, params, prompts = world
-  pad = lambda x: np.pad(x, [(0, 0), (9, 0)])
-  wide = {k: pad(v) for k, v in prompts.items()}
-  rows = draw((model, params, wide), stop_ids=STOPS)
-  narrow = draw(world, stop_ids=STOPS)
+def test_padding_to_the_left_changes_nothing(world, wide):
+  rows, narrow = draw(wide, stop_ids=STOPS), draw(world, stop_ids=STOPS)
   np.testing.assert_array_equal(rows['inputs'][:, 9:], narrow['inputs'])
   np.testing.assert_allclose(rows['logps'][:, 9:], narrow['logps'], atol=1e-5)
 
@@ -156,21 +171,22 @@ def test_padding_to_the_left_changes_nothing(world):
 def test_token_ids_do_not_mean_padding(world):
   """A prompt that holds the padding id, or a stop id, keeps these tokens."""
   model, params, _ = world
-  tokens = [[4, 0, 9, 0, 0, 8], [3, 2, 3]]
+  tokens = [[4, 0, 9, 0, 0, 8], [3, 2, 3], [1], [2]]
   run = lambda prompts: draw((model, params, prompts), stop_ids=(3,))
-  zeros = run(worlds.left_pad(tokens, 8, pad=0))
-  threes = run(worlds.left_pad(tokens, 8, pad=3))
-  without = run(worlds.left_pad([[4, 9, 8], [2]], 8))
-  np.testing.assert_array_equal(zeros['inputs'][:, 8:], threes['inputs'][:, 8:])
+  zeros = run(worlds.left_pad(tokens, 7, pad=0))
+  threes = run(worlds.left_pad(tokens, 7, pad=3))
+  without = run(worlds.left_pad([[4, 9, 8], [2], [1], [2]], 7))
+  np.testing.assert_array_equal(zeros['inputs'][:, 7:], threes['inputs'][:, 7:])
   np.testing.assert_array_equal(zeros['logps'], threes['logps'])
-  assert not np.array_equal(zeros['logps'], without['logps'])
+  assert not np.array_equal(zeros['logps'][:2], without['logps'][:2])
 
 
 def test_an_empty_row_gets_an_empty_response(world):
   model, params, _ = world
-  rows = draw((model, params, worlds.left_pad([[], [4, 5]], 3)))
-  assert rows['lengths'].tolist() == [0, N]
-  assert not rows['mask'][0].any() and not rows['finished'][0]
+  prompts = worlds.left_pad([[], [4, 5], [], [6]], 7)
+  rows = draw((model, params, prompts))
+  assert rows['lengths'].tolist() == [0, N, 0, N]
+  assert not rows['mask'][::2].any() and not rows['finished'].any()
   assert np.isfinite(rows['logps']).all()
 
 
@@ -186,7 +202,7 @@ def test_min_and_max_new_tokens(world):
   rows = draw(world, stop_ids=every, min_new_tokens=4)
   assert (np.asarray(rows['lengths']) >= 5).all()
   assert all((worlds.response(rows, i)[:4] == 36).all() for i in range(4))
-  assert draw(world, stop_ids=every)['lengths'].max() < 4
+  assert draw(world, stop_ids=every)['lengths'].min() < 4
   rows = draw(world, max_new_tokens=3)
   assert rows['lengths'].tolist() == [3] * 4 and not rows['finished'].any()
   assert rows['mask'].sum() == 12
@@ -199,14 +215,57 @@ def test_it_stops_when_all_rows_are_done(world):
 
   class Counting:
     init_cache, extend = model.init_cache, model.extend
+    for_decoding = model.for_decoding
 
     def decode(self, *args):
       jax.debug.callback(lambda: calls.append(1))
       return model.decode(*args)
 
-  rows = draw((Counting(), params, prompts), n=30, stop_ids=range(0, 37, 2))
+  rows = draw((Counting(), params, prompts), stop_ids=range(0, 37, 2))
   jax.effects_barrier()
-  assert len(calls) == rows['lengths'].max() < 30
+  assert len(calls) == rows['lengths'].max() < N
+
+
+def test_unrolled_layers_give_the_same(world):
+  model, params, prompts = world
+  rows = draw(world)
+  unrolled = sample(
+    model, params, prompts, KEY, make_sampling(), max_new_tokens=N, unroll=True
+  )
+  np.testing.assert_array_equal(unrolled['inputs'], rows['inputs'])
+  np.testing.assert_allclose(unrolled['logps'], rows['logps'], atol=1e-5)
+
+
+def test_bfloat16_rolls_out_what_it_trains(world):
+  """Weights that are cast once are those that training casts every time."""
+  model, params = worlds.make_model(dtype='bfloat16', depth=1)
+  params = jax.tree.map(lambda x: x * 1.01, params)  # No bfloat16 numbers.
+  rows = draw((model, params, world[2]))
+  logps = jax.jit(model.logps)(params, rows)
+  np.testing.assert_allclose(rows['logps'], logps, atol=0.05)
+  far = np.abs(rows['logps'] - logps)[rows['mask']]
+  assert far.mean() < 5e-3
+
+
+@pytest.mark.parametrize(
+  'axes', [dict(data=8), dict(data=2, fsdp=2, tensor=2)], ids=str
+)
+def test_sharded_is_unsharded(axes):
+  model, params = worlds.make_model(vocab_size=40)
+  prompts = worlds.make_prompts(batch=8, vocab=40)
+  args = (model, params, prompts, KEY, make_sampling(stop_ids=STOPS))
+  whole = sample(*args, max_new_tokens=N)
+  mesh = sharding.make_mesh(**axes)
+  rules = sharding.TRANSFORMER_RULES
+  with jax.set_mesh(mesh):
+    spread = sharding.shard_by_rules(mesh, rules, params)
+    params = jax.device_put(params, spread)
+    prompts = sharding.shard_batch(mesh, prompts)
+    args = (model, params, prompts, *args[3:])
+    rows = sample(*args, max_new_tokens=N)
+  np.testing.assert_array_equal(rows['inputs'], whole['inputs'])
+  np.testing.assert_allclose(rows['logps'], whole['logps'], atol=2e-5)
+  assert rows['inputs'].sharding.spec[0] is not None  # Rows stayed apart.
 
 
 def test_changing_any_number_compiles_nothing(world):
