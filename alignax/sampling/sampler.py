@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from alignax.sampling import filters
+from alignax.sampling import draws
 from alignax.sampling.settings import Sampling
 from alignax.types import Array, Batch, Params
 
@@ -121,7 +121,7 @@ def start(
   seen = jnp.zeros((batch, vocab_size), bool)
   return params, SampleState(
     cache=cache,
-    keys=_row_keys(key, batch),
+    keys=draws.row_keys(key, batch),
     last=last,
     seen=_mark(seen, token),
     tokens=jnp.zeros((batch, max_new_tokens), jnp.int32),
@@ -145,40 +145,12 @@ def advance(
 
   def draw(state):
     logits, cache = model.decode(params, state.cache, state.last)
-    drawn = draw_tokens(state.keys, logits, state.seen, state.step, sampling)
+    drawn = draws.draw_tokens(
+      state.keys, logits, state.seen, state.step, sampling
+    )
     return _append(state.replace(cache=cache), *drawn, sampling.stop_ids)
 
   return jax.lax.while_loop(unfinished, draw, state)
-
-
-def draw_tokens(
-  keys: Array, logits: Array, seen: Array, step: Array, sampling: Sampling
-) -> tuple[Array, Array, Array]:
-  """One token a row, its log-prob and its log-prob after filtering.
-
-  keys [B], logits [B, V], seen [B, V], step [] -> three [B].
-  """
-  is_greedy = sampling.temperature == 0
-  logits = logits / sampling.logp_temperature
-  allowed = jax.lax.cond(
-    sampling.repetition_penalty != 1,
-    filters.penalise_repeats,
-    lambda logits, *_: logits,
-    *(logits, seen, sampling.repetition_penalty),
-  )
-  too_early = step < sampling.min_new_tokens
-  allowed = filters.forbid(allowed, sampling.stop_ids, too_early)
-  allowed = filters.filter_logits(allowed, sampling)
-
-  def perturbed():
-    # Adding Gumbel noise and taking the largest draws from the softmax.
-    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, allowed.shape[1:]))
-    return _argmax(allowed + noise(step_keys))
-
-  tokens = jax.lax.cond(is_greedy, lambda: _argmax(allowed), perturbed)
-  sampler_logps = jnp.where(is_greedy, 0.0, _logps_of(allowed, tokens))
-  return tokens, _logps_of(logits, tokens), sampler_logps
 
 
 def as_rows(prompts: Batch, state: SampleState) -> Batch:
@@ -231,37 +203,6 @@ def _append(state, tokens, logps, sampler_logps, stop_ids) -> SampleState:
 def _mark(seen: Array, tokens: Array) -> Array:
   """Sets seen [V] at tokens, those of padding (V) left out."""
   return seen.at[tokens].set(True, mode='drop')
-
-
-def _argmax(x: Array) -> Array:
-  """Index of the first largest entry. [B, V] -> [B].
-
-  Two plain reductions: XLA on CPU makes a scalar loop of `argmax`, with the
-  noise inside, and takes three times as long for a draw.
-  """
-  is_largest = x == jnp.max(x, axis=-1, keepdims=True)
-  index = jnp.where(is_largest, jnp.arange(x.shape[-1]), x.shape[-1] - 1)
-  return jnp.min(index, axis=-1).astype(jnp.int32)
-
-
-def _logps_of(logits: Array, tokens: Array) -> Array:
-  """log softmax(logits)[token]. [B, V], [B] -> [B]."""
-  chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
-  return chosen - jax.nn.logsumexp(logits, axis=-1)
-
-
-def _row_keys(key: Array, batch: int) -> Array:
-  """A key for every row, [B], of one key or of keys that are there already."""
-  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    key = jax.random.wrap_key_data(key)
-  if key.shape == (batch,):
-    return key
-  if key.shape != ():
-    raise ValueError(
-      f'key has shape {key.shape}; expected one key, [], or one for each of '
-      f'the {batch} prompts, [{batch}].'
-    )
-  return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
 
 
 def _check_shapes(prompts: Batch, max_new_tokens: int):

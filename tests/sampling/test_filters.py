@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alignax.sampling import filters, make_sampling
-from alignax.sampling.sampler import draw_tokens
+from alignax.sampling.draws import draw_tokens
 
 RNG = np.random.default_rng(0)
 LOGITS = (3 * RNG.standard_normal((5, 101))).astype(np.float32)
