@@ -5,18 +5,14 @@ fails before the first compilation, and says what to change.
 """
 
 import dataclasses
-import difflib
 import importlib
-import inspect
-import math
 import pathlib
-import typing
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from alignax import data, models, optim, sharding, train
+from alignax import checks, data, models, optim, sharding, train
 from alignax.types import Params
 
 # Roles with a scalar head instead of a language head.
@@ -26,8 +22,6 @@ STARTS_LIKE = {'ref': 'policy', 'value': 'reward', 'reward': 'policy'}
 PARAMS = 0  # Stream of the seed for fresh parameters.
 # Keys of `config.model` that may differ from those of a stored model.
 ASIDE = ('dtype', 'remat', 'max_length', 'vocab_size')
-# Arguments of `make_step` that come from elsewhere than `algorithm_kw`.
-GIVEN = ('score_fn', 'ema_decay', 'state_sharding', 'axis_name')
 
 
 class Roles(NamedTuple):
@@ -49,6 +43,8 @@ class Data(NamedTuple):
 
 def find_algorithm(name: str):
   """The module that `config.algorithm` names."""
+  if not name:
+    raise ValueError('algorithm is empty: set it to alignax.algorithms.sft.')
   try:
     return importlib.import_module(name)
   except ModuleNotFoundError as error:
@@ -57,87 +53,8 @@ def find_algorithm(name: str):
     here = pathlib.Path(__file__).parent / 'algorithms'
     known = [f'alignax.algorithms.{p.stem}' for p in here.glob('[a-z]*.py')]
     raise ValueError(
-      f'algorithm {name!r} is not a module{nearest(name, known)}.'
+      f'algorithm {name!r} is not a module{checks.nearest(name, known)}.'
     ) from error
-
-
-def nearest(name: str, known) -> str:
-  """'; did you mean ...?', or all that is known."""
-  close = difflib.get_close_matches(name, list(known), 1, 0.6)
-  if close:
-    return f'; did you mean {close[0]!r}?'
-  return f'; known are {", ".join(sorted(known))}'
-
-
-def check_keys(given, function, where: str, but=()):
-  """Raises if `function` has no keyword argument for a key that is given."""
-  known = [*_keywords(function), *but]
-  for key in given:
-    if key not in known or key in GIVEN:
-      known = [name for name in known if name not in GIVEN]
-      raise ValueError(f'{where}.{key} is unknown{nearest(key, known)}.')
-
-
-def _keywords(function) -> list[str]:
-  parameters = inspect.signature(function).parameters.values()
-  return [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
-
-
-def algorithm_arguments(algorithm, config) -> dict:
-  """`config.algorithm_kw`, checked against what the algorithm takes."""
-  kw = dict(config.algorithm_kw)
-  parameters = inspect.signature(algorithm.make_step).parameters
-  if 'loss_kw' in parameters:  # Goes to a loss, which is known by name.
-    loss = algorithm.find_loss(kw.get('loss', 'dpo'))
-    more = _keywords(loss)
-  else:
-    more = []
-  if more or any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
-    more += _keywords(train.make_update)
-  check_keys(kw, algorithm.make_step, 'algorithm_kw', more)
-  return kw
-
-
-def check_model(config):
-  """Raises for keys of `config.model` that no model has, and for bad values."""
-  fields = {f.name: f for f in dataclasses.fields(models.Config)}
-  for key in config.model:
-    if key not in fields:
-      raise ValueError(f'model.{key} is unknown{nearest(key, fields)}.')
-  choices = dict(
-    remat=typing.get_args(fields['remat'].type),
-    dtype=('float32', 'bfloat16', 'float16'),
-  )
-  for key, known in choices.items():
-    if config.model[key] not in known:
-      raise ValueError(
-        f'model.{key} is {config.model[key]!r}; it is one of '
-        f'{", ".join(known)}.'
-      )
-  needed = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
-  missing = sorted(needed - {'vocab_size'} - set(config.model))
-  if missing and not config.init_from:
-    raise ValueError(
-      'init_from is empty, so the model is a fresh one, and needs '
-      f'{", ".join(f"model.{key}" for key in missing)}.'
-    )
-
-
-def check_batch(config, kw, mesh):
-  """Raises if a batch does not divide over devices and parts of a step."""
-  size = config.data.batch_size
-  rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
-  if size % rows:
-    raise ValueError(
-      f'data.batch_size is {size}, which does not divide over data * fsdp = '
-      f'{rows} devices: change it, or the mesh.'
-    )
-  parts = kw.get('minibatches', 1) * kw.get('microbatches', 1)
-  if size % parts:
-    raise ValueError(
-      f'data.batch_size is {size}, which does not divide into {parts} '
-      'minibatches and microbatches of algorithm_kw.'
-    )
 
 
 def roles_of(algorithm, kw: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -303,14 +220,7 @@ def make_optimizer(config, algorithm, kw) -> Any:
   if hasattr(algorithm, 'updates_per_step'):
     per_step = algorithm.updates_per_step(**kw)
   given = dict(config.optimizer)
-  known = {
-    p.name
-    for f in (optim.make_optimizer, optim.make_schedule)
-    for p in inspect.signature(f).parameters.values()
-  }
-  for key in given:
-    if key not in known - {'total_steps'}:
-      raise ValueError(f'optimizer.{key} is unknown{nearest(key, known)}.')
+  checks.check_keys(given, optim.make_optimizer, 'optimizer')
   total = config.total_steps * per_step
   return optim.make_optimizer(total_steps=total, **given)
 

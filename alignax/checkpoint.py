@@ -16,6 +16,8 @@ from orbax.checkpoint import v1 as ocp
 from alignax.train import TrainState
 
 ROLE = 'params_'  # Prefix of the items that hold a role's parameters.
+# What the errors of TensorStore, which have no errno, say of a full disk.
+FULL = 'no space left|RESOURCE_EXHAUSTED|quota|file too large'
 
 
 class CheckpointError(RuntimeError):
@@ -142,12 +144,16 @@ class _Explained:
     if error is None or not isinstance(error, Exception):
       return
     text = str(error)
-    full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
-    if full or re.search('no space left|RESOURCE_EXHAUSTED|quota', text, re.I):
+    full = getattr(error, 'errno', None) in (
+      errno.ENOSPC,
+      errno.EDQUOT,
+      errno.EFBIG,
+    )
+    if full or re.search(FULL, text, re.I):
       raise CheckpointError(
-        f'The disk is full: {self.what} failed. Earlier checkpoints are '
-        'untouched; free some space, or lower checkpoint.keep, and run the '
-        'same command again.'
+        f'The disk is full (or a limit on files is reached): {self.what} '
+        'failed. Earlier checkpoints are untouched; free some space, or lower '
+        'checkpoint.keep, and run the same command again.'
       ) from error
     raise CheckpointError(f'Failed: {self.what}: {text}') from error
 
@@ -174,19 +180,34 @@ def load_role(directory, role: str, abstract: Any = None) -> Any:
     abstract: what they look like, or None for what was saved, unsharded.
   """
   path = _latest_path(directory)
+  _check_role(path, role, directory)
+  return load_item(path, f'{ROLE}{role}', abstract)
+
+
+def role_shapes(directory, role: str) -> Any:
+  """Shapes and types of a role in a run's newest checkpoint."""
+  path = _latest_path(directory)
+  _check_role(path, role, directory)
+  with _Explained(f'read of the shapes of {role} in {path}'):
+    return on_one_device(_metadata(path, f'{ROLE}{role}'))
+
+
+def _check_role(path, role: str, directory):
   if not (path / f'{ROLE}{role}').exists():
     raise CheckpointError(
       f'{path} has no role {role!r}; it has {", ".join(roles(directory))}.'
     )
-  return load_item(path, f'{ROLE}{role}', abstract)
+
+
+def _metadata(path, name: str) -> Any:
+  return ocp.checkpointables_metadata(path).metadata[name]
 
 
 def load_item(path, name: str, abstract: Any = None) -> Any:
   """One named item of one checkpoint."""
   with _Explained(f'read of {name} in {path}'):
     if abstract is None:
-      metadata = ocp.checkpointables_metadata(path).metadata[name]
-      abstract = on_one_device(metadata)
+      abstract = on_one_device(_metadata(path, name))
     return ocp.load_checkpointables(path, {name: abstract})[name]
 
 

@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
@@ -127,20 +128,26 @@ def _muon(rate, b1, b2, eps, weight_decay):
   def dimensions(params):
     return jax.tree_util.tree_map_with_path(_muon_dimensions, params)
 
-  return contrib.muon(
+  def labels(params):
+    return jax.tree_util.tree_map_with_path(
+      lambda *leaf: 'muon' if _muon_dimensions(*leaf) else 'adam', params
+    )
+
+  muon = contrib.muon(
     rate,
     beta=b2,
     weight_decay=weight_decay,
     weight_decay_mask=decay_mask,
-    adam_b1=b1,
-    adam_b2=b2,
-    eps=eps,
-    adam_weight_decay=weight_decay,
     # Updates of the size of Adam's, so that one learning rate serves both
     # (Liu et al., eq. 4, https://arxiv.org/abs/2502.16982).
     consistent_rms=0.2,
     muon_weight_dimension_numbers=dimensions,
   )
+  # Apart from optax's own Adam in there, which lets norms and biases decay.
+  adam = optax.adamw(
+    rate, b1, b2, eps, weight_decay=weight_decay, mask=decay_mask
+  )
+  return optax.partition({'muon': muon, 'adam': adam}, labels)
 
 
 def _muon_dimensions(path, leaf):
@@ -155,7 +162,8 @@ def _muon_dimensions(path, leaf):
 
 
 def _rsqrt(peak: float, offset: int) -> optax.Schedule:
-  return lambda step: peak * (offset / (step + offset)) ** 0.5
+  # Before the warm-up ends, `join_schedules` asks for steps below zero.
+  return lambda step: peak * (offset / jnp.maximum(step + offset, 1)) ** 0.5
 
 
 def _name(path) -> str:

@@ -2,8 +2,6 @@
 
 import contextlib
 import hashlib
-import json
-import math
 import pathlib
 import signal
 
@@ -11,11 +9,19 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from alignax import assemble, checkpoint, data, metrics, models, sharding
-from alignax.evals import samples as samples_eval
+from alignax import (
+  assemble,
+  checkpoint,
+  checks,
+  describe,
+  heldout,
+  metrics,
+  models,
+  reference,
+  sharding,
+)
 
-# Streams of a run's seed; `assemble` and `evals.samples` have one each, too.
-STEPS, EVALS = 1, 2
+STEPS = 1  # Stream of the seed; `assemble`, `heldout`, `evals` have others.
 
 
 class NotFinite(RuntimeError):
@@ -43,21 +49,22 @@ def train(config, workdir, *, load_config=None) -> dict:
   """
   workdir = pathlib.Path(workdir)
   # Whatever can be wrong is found before a stage takes its time.
+  checks.check_config(config)
   algorithm = assemble.find_algorithm(config.algorithm)
-  kw = assemble.algorithm_arguments(algorithm, config)
+  kw = checks.algorithm_arguments(algorithm, config)
   tx = assemble.make_optimizer(config, algorithm, kw)
   mesh = sharding.make_mesh(**config.mesh)
-  assemble.check_model(config)
-  assemble.check_batch(config, kw, mesh)
+  checks.check_model(config)
+  checks.check_batch(config, kw, mesh)
   workdir.mkdir(parents=True, exist_ok=True)
   config = run_stages(config, workdir, load_config)
-  write_description(config, workdir)
+  describe.write_description(config, workdir)
 
   tokenizer = assemble.load_tokenizer(config)
   with config.unlocked():
     config.model.vocab_size = config.model.get('vocab_size') or len(tokenizer)
   found = assemble.load_data(config, algorithm, kw, tokenizer)
-  report_data(found, workdir)
+  describe.report_data(found, workdir)
   if 'stop_ids' in kw and not kw['stop_ids']:
     kw['stop_ids'] = assemble.stop_ids(tokenizer)
 
@@ -66,12 +73,14 @@ def train(config, workdir, *, load_config=None) -> dict:
     main = algorithm.TRAINED[0]
     models.write_description(workdir, roles.models[main])
     tokenizer.save_pretrained(workdir)
-    found = with_reference(config, algorithm, roles, found, mesh, workdir)
+    found = reference.with_reference(
+      config, algorithm, roles, found, mesh, workdir
+    )
     state, where = assemble.make_state(config, algorithm, kw, roles, tx, mesh)
     step_fn = algorithm.make_step(
       roles.models, tx, **kw, ema_decay=config.ema_decay, state_sharding=where
     )
-    evaluate = make_evaluation(
+    evaluate = heldout.make_evaluation(
       config, algorithm, kw, roles, found, tokenizer, mesh, workdir
     )
     saver = make_saver(config, workdir)
@@ -144,7 +153,7 @@ def evaluate_into(writer, config, evaluate, step: int, params, frozen):
   if config.checkpoint.keep_best and best not in numbers:
     raise ValueError(
       f'checkpoint.best_metric is {best!r}, which is not measured'
-      f'{assemble.nearest(best, numbers)}.'
+      f'{checks.nearest(best, numbers)}.'
     )
   if numbers:
     writer.line(step, numbers)
@@ -178,152 +187,6 @@ def run_stages(config, workdir, load_config):
   for role, source in config.role_from.items():
     config.role_from[role] = resolve(source)
   return config
-
-
-def write_description(config, workdir: pathlib.Path):
-  """Writes the resolved config, and what the run runs with."""
-  if jax.process_index():
-    return
-  path = workdir / 'config.json'
-  new = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
-  if path.exists() and (old := path.read_text()) != new + '\n':
-    changed = _differences(json.loads(old), json.loads(new))
-    # Longer runs and other logging go on from a checkpoint; little else does.
-    if any(not c.startswith(RESUMABLE) for c in changed):
-      raise ValueError(
-        f'{workdir} holds a run of another config; it differs in '
-        f'{", ".join(changed)}. Take another workdir, or delete this one.'
-      )
-  metrics.write_text(path, new + '\n')
-  text = json.dumps(metrics.versions(), indent=2)
-  metrics.write_text(workdir / 'versions.json', text + '\n')
-
-
-RESUMABLE = ('total_steps', 'checkpoint', 'log', 'evals', 'mesh', 'max_skipped')
-
-
-def _differences(old: dict, new: dict, prefix: str = '') -> list[str]:
-  found = []
-  for key in sorted(old.keys() | new.keys()):
-    a, b = old.get(key), new.get(key)
-    if isinstance(a, dict) and isinstance(b, dict):
-      found += _differences(a, b, f'{prefix}{key}.')
-    elif a != b:
-      found.append(f'{prefix}{key}')
-  return found
-
-
-def report_data(found, workdir: pathlib.Path):
-  """Prints and keeps what was found in the data."""
-  if jax.process_index():
-    return
-  text = '\n\n'.join(
-    f'{name} data\n{report.table()}' for name, report in found.reports.items()
-  )
-  print(text, flush=True)
-  (workdir / 'data.txt').write_text(text + '\n')
-
-
-def with_reference(config, algorithm, roles, found, mesh, workdir):
-  """Computes reference log-probs once for the whole data set, if asked to.
-
-  They are kept in the examples, and in the run's directory for when it goes
-  on; the reference is dropped from memory.
-  """
-  if not config.data.precompute_ref:
-    return found
-  if not hasattr(algorithm, 'reference_logps'):
-    raise ValueError(
-      f'data.precompute_ref: {config.algorithm} has no reference log-probs.'
-    )
-  compute = algorithm.reference_logps(roles.models['ref'])
-  ref = roles.frozen.pop('ref')
-  path = workdir / 'reference.npz'
-  sets = {'training': found.batches.examples, 'heldout': found.heldout}
-  sets = {name: examples for name, examples in sets.items() if examples}
-  if not path.exists():
-    logps = {
-      name: reference_logps(config, found, examples, mesh, compute, ref)
-      for name, examples in sets.items()
-    }
-    new = path.with_name('new-reference.npz')
-    np.savez(new, **logps)
-    new.replace(path)
-  with np.load(path) as logps:
-    for name, examples in sets.items():
-      data.attach_ref_logps(examples, logps[name])
-  return found
-
-
-def reference_logps(config, found, examples, mesh, compute, ref) -> np.ndarray:
-  """Log-probs of the responses of every example, [examples, 2]."""
-  one_by_one = data.Batches(
-    examples,
-    kind=found.batches.kind,
-    length=config.data.length,
-    batch_size=config.data.batch_size,
-    seed=0,
-    shuffle=False,
-    repeat=False,
-  )
-  values = []
-  for batch in tqdm(one_by_one, desc='reference', unit='batch'):
-    batch = sharding.shard_batch(mesh, batch)
-    values.append(np.asarray(compute(ref, batch))[..., 0])
-  return np.concatenate(values)[: len(examples)]
-
-
-def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
-                    workdir):  # fmt: skip
-  """Makes `evaluate(step, params, frozen) -> {name: number}`."""
-  whole = heldout_batch(config, found, mesh)
-  on_heldout = None
-  if whole is not None and hasattr(algorithm, 'make_eval'):
-    rows = jax.tree.leaves(whole)[0].shape[0]
-    parts = rows // math.gcd(rows, config.data.batch_size)
-    given = {k: v for k, v in kw.items() if k != 'microbatches'}
-    on_heldout = algorithm.make_eval(
-      roles.models, **given, microbatches=parts
-    )
-  key = jax.random.fold_in(jax.random.key(config.seed), EVALS)
-
-  def evaluate(step, params, frozen):
-    numbers = {}
-    if on_heldout is not None:
-      result = on_heldout(params, frozen, whole, key)
-      numbers |= {f'heldout/{k}': float(v) for k, v in result.items()}
-    if config.evals.samples and found.heldout is not None:
-      rows, scores = samples_eval.draw(
-        roles.models, params, frozen, tokenizer, found.heldout,
-        number=config.evals.samples, seed=config.seed, **config.evals.sampling,
-        scorer=config.evals.scorer, stop_ids=assemble.stop_ids(tokenizer),
-      )  # fmt: skip
-      metrics.append_samples(workdir, [{'step': step, **r} for r in rows])
-      numbers |= {f'samples/{k}': v for k, v in scores.items()}
-    return numbers
-
-  return evaluate
-
-
-def heldout_batch(config, found, mesh):
-  """The whole held-out set as one batch, padded with empty rows."""
-  if found.heldout is None or found.batches.kind == 'prompts':
-    return None
-  rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
-  size = math.lcm(config.data.batch_size, rows)
-  batches = data.Batches(
-    found.heldout,
-    kind=found.batches.kind,
-    length=config.data.length,
-    batch_size=size,
-    seed=0,
-    packing=config.data.packing,
-    shuffle=False,
-    repeat=False,
-  )
-  parts = [batches[i] for i in range(len(batches))]
-  whole = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-  return sharding.shard_batch(mesh, whole)
 
 
 def with_ptx(found, start: int, total: int):

@@ -31,11 +31,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
   """A mesh of all devices; one axis may be -1, for what is left."""
   axes = {'data': data, 'fsdp': fsdp, 'tensor': tensor}
   devices = jax.device_count()
-  fixed = math.prod(size for size in axes.values() if size != -1)
+  fixed = math.prod(size for size in axes.values() if size > 0)
   free = [name for name, size in axes.items() if size == -1]
-  if free and devices % fixed == 0:
-    axes |= {name: 1 for name in free} | {free[0]: devices // fixed}
-  if math.prod(axes.values()) != devices:
+  if len(free) == 1:
+    axes[free[0]] = devices // fixed
+  if math.prod(axes.values()) != devices or min(axes.values()) < 1:
     raise ValueError(
       f'A mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not cover '
       f'the {devices} devices; their product must, and one may be -1.'

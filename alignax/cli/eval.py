@@ -67,10 +67,10 @@ def evaluate(config, workdir, samples: int):
   """The step of the newest checkpoint, and an estimate of every number."""
   import jax
 
-  from alignax import assemble, checkpoint, data, run, sharding
+  from alignax import assemble, checkpoint, checks, data, sharding
 
   algorithm = assemble.find_algorithm(config.algorithm)
-  kw = assemble.algorithm_arguments(algorithm, config)
+  kw = checks.algorithm_arguments(algorithm, config)
   mesh = sharding.make_mesh(**config.mesh)
   tokenizer = data.load_tokenizer(workdir)
   with config.unlocked():
@@ -91,7 +91,7 @@ def evaluate(config, workdir, samples: int):
       for role, params in roles.trained.items()
     }
     roles = roles._replace(trained=trained)
-    estimates = on_heldout(config, algorithm, kw, roles, found, mesh, run)
+    estimates = on_heldout(config, algorithm, kw, roles, found, mesh)
     estimates |= on_samples(config, roles, found, tokenizer, samples)
   if not estimates:
     raise ValueError(f'{config.algorithm} has nothing that is measured.')
@@ -108,14 +108,15 @@ def abstract(params):
   )
 
 
-def on_heldout(config, algorithm, kw, roles, found, mesh, run) -> dict:
+def on_heldout(config, algorithm, kw, roles, found, mesh) -> dict:
   """Estimates of what the algorithm measures on held-out rows."""
   import jax
   import numpy as np
 
+  from alignax import heldout
   from alignax.evals import intervals
 
-  whole = run.heldout_batch(config, found, mesh)
+  whole = heldout.heldout_batch(config, found, mesh)
   if whole is None or not hasattr(algorithm, 'make_eval'):
     return {}
   rows = jax.tree.leaves(whole)[0].shape[0]

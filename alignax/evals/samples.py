@@ -3,6 +3,7 @@
 A reward model writes nothing; its sample is how it scores held-out candidates.
 """
 
+import functools
 import importlib
 
 import jax
@@ -77,14 +78,26 @@ def draw(
 TOKENS = ('inputs', 'targets', 'segments', 'positions', 'mask')
 
 
+# Of a model as an argument, not of its methods: those are new objects each time
+# that they are asked for, and would compile again at every evaluation.
+@functools.partial(jax.jit, static_argnums=0)
+def _scores(reward, params, batch):
+  return reward.scores(params, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logps(policy, params, batch, temperature):
+  return policy.logps(params, batch, temperature=temperature)
+
+
 def _rewards(reward, params, rows) -> np.ndarray:
-  scores = jax.jit(reward.scores)(params, {k: rows[k] for k in TOKENS})
+  scores = _scores(reward, params, {k: rows[k] for k in TOKENS})
   return sharding.to_host(scores)[:, 0]
 
 
 def _kl(policy, params, rows, temperature: float) -> float:
-  ref_logps = jax.jit(policy.logps)(
-    params, {k: rows[k] for k in TOKENS}, temperature=temperature
+  ref_logps = _logps(
+    policy, params, {k: rows[k] for k in TOKENS}, temperature=temperature
   )
   ratios = rows['logps'] - sharding.to_host(ref_logps)
   return float(np.mean(np.sum(ratios, axis=1)))
@@ -136,7 +149,7 @@ def _score(reward, params, tokenizer, examples, rows):
     shuffle=False,
     repeat=False,
   )
-  scores = sharding.to_host(jax.jit(reward.scores)(params, batches[0]))[..., 0]
+  scores = sharding.to_host(_scores(reward, params, batches[0]))[..., 0]
   samples = []
   for example, row in zip(examples, scores):
     start = len(prompt_tokens(example))

@@ -72,10 +72,14 @@ def read(path: Path, put: Place) -> tuple[Config, Params]:
   """The model in a directory."""
   config, shapes = read_description(path)
   convert.check_params(config, shapes, f'The parameters in {path}')
-  abstract = jax.tree_util.tree_map_with_path(
+  abstract = _abstract(shapes, put)
+  return config, checkpoint.load_tree(path / 'params', abstract)
+
+
+def _abstract(shapes: Params, put: Place) -> Params:
+  return jax.tree_util.tree_map_with_path(
     lambda keys, x: put.abstract('/'.join(k.key for k in keys), x), shapes
   )
-  return config, checkpoint.load_tree(path / 'params', abstract)
 
 
 def read_run(path: Path, role: str | None, put: Place) -> tuple[Config, Params]:
@@ -84,13 +88,11 @@ def read_run(path: Path, role: str | None, put: Place) -> tuple[Config, Params]:
   roles = checkpoint.roles(path / 'checkpoints')
   if role is None:
     role = roles[0] if len(roles) == 1 else 'policy'
-  params = checkpoint.load_role(path / 'checkpoints', role)
-  convert.check_params(config, params, f'Role {role!r} in {path}')
-  return config, convert.nest(
-    {
-      name: put(name, np.asarray(x))
-      for name, x in convert.flatten(params).items()
-    }
+  shapes = checkpoint.role_shapes(path / 'checkpoints', role)
+  convert.check_params(config, shapes, f'Role {role!r} in {path}')
+  # Each array goes where it is to live: no device ever holds the whole model.
+  return config, checkpoint.load_role(
+    path / 'checkpoints', role, _abstract(shapes, put)
   )
 
 

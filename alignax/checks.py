@@ -1,0 +1,133 @@
+"""Checks of a config, made before anything is loaded or compiled.
+
+Whatever is wrong is named by its key, with the nearest key that there is.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import math
+import typing
+
+from alignax import models, sharding, train
+
+# Every key of a config, as in `configs/common.py`; those of `optimizer`,
+# `mesh`, `model` and `algorithm_kw` are arguments of functions instead.
+KEYS = {
+  '': (
+    'seed', 'total_steps', 'algorithm', 'algorithm_kw', 'init_from',
+    'role_from', 'tokenizer', 'model', 'data', 'optimizer', 'ema_decay',
+    'max_skipped', 'mesh', 'checkpoint', 'log', 'evals',
+  ),
+  'role_from': ('ref', 'value', 'reward'),
+  'data': (
+    'path', 'format', 'split', 'kind', 'length', 'batch_size', 'packing',
+    'template', 'turns', 'on_bad_row', 'drop_duplicates', 'heldout',
+    'heldout_path', 'ptx_path', 'ptx_length', 'ptx_batch_size',
+    'precompute_ref',
+  ),
+  'checkpoint': ('every', 'keep', 'keep_best', 'best_metric'),
+  'log': ('every', 'tensorboard'),
+  'evals': ('every', 'samples', 'sampling', 'scorer'),
+  'mesh': ('data', 'fsdp', 'tensor'),
+}  # fmt: skip
+# Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
+GIVEN = (
+  'score_fn', 'ema_decay', 'state_sharding', 'axis_name', 'total_steps',
+)  # fmt: skip
+
+
+def nearest(name: str, known) -> str:
+  """'; did you mean ...?', or all that is known."""
+  close = difflib.get_close_matches(name, list(known), 1, 0.6)
+  if close:
+    return f'; did you mean {close[0]!r}?'
+  return f'; known are {", ".join(sorted(known))}'
+
+
+def check_config(config):
+  """Raises for keys that nothing reads, and for those that are missing."""
+  for section, known in KEYS.items():
+    given = config[section] if section else config
+    where = f'{section}.' if section else ''
+    for key in given:
+      if key not in known:
+        raise ValueError(f'{where}{key} is unknown{nearest(key, known)}.')
+    missing = [f'{where}{key}' for key in known if key not in given]
+    if missing:
+      raise ValueError(
+        f'The config lacks {", ".join(missing)}; start it from '
+        'configs.common.base(), which has every key.'
+      )
+  if config.total_steps < 1:
+    raise ValueError(f'total_steps is {config.total_steps}; give at least 1.')
+
+
+def check_keys(given, function, where: str, but=()):
+  """Raises if `function` has no keyword argument for a key that is given."""
+  known = [*keywords(function), *but]
+  for key in given:
+    if key not in known or key in GIVEN:
+      known = [name for name in known if name not in GIVEN]
+      raise ValueError(f'{where}.{key} is unknown{nearest(key, known)}.')
+
+
+def keywords(function) -> list[str]:
+  """Names of the keyword-only arguments of a function."""
+  parameters = inspect.signature(function).parameters.values()
+  return [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+
+
+def algorithm_arguments(algorithm, config) -> dict:
+  """`config.algorithm_kw`, checked against what the algorithm takes."""
+  kw = dict(config.algorithm_kw)
+  parameters = inspect.signature(algorithm.make_step).parameters
+  more = []
+  if 'loss_kw' in parameters:  # Goes to a loss, which is known by name.
+    more += keywords(algorithm.find_loss(kw.get('loss', 'dpo')))
+  if any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+    more += keywords(train.make_update)
+  check_keys(kw, algorithm.make_step, 'algorithm_kw', more)
+  return kw
+
+
+def check_model(config):
+  """Raises for keys of `config.model` that no model has, and for bad values."""
+  fields = {f.name: f for f in dataclasses.fields(models.Config)}
+  for key in config.model:
+    if key not in fields:
+      raise ValueError(f'model.{key} is unknown{nearest(key, fields)}.')
+  choices = dict(
+    remat=typing.get_args(fields['remat'].type),
+    dtype=('float32', 'bfloat16', 'float16'),
+  )
+  for key, known in choices.items():
+    if config.model[key] not in known:
+      raise ValueError(
+        f'model.{key} is {config.model[key]!r}; it is one of '
+        f'{", ".join(known)}.'
+      )
+  needed = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
+  missing = sorted(needed - {'vocab_size'} - set(config.model))
+  if missing and not config.init_from:
+    raise ValueError(
+      'init_from is empty, so the model is a fresh one, and needs '
+      f'{", ".join(f"model.{key}" for key in missing)}.'
+    )
+
+
+def check_batch(config, kw, mesh):
+  """Raises if a batch does not divide over devices and parts of a step."""
+  size = config.data.batch_size
+  rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
+  if size % rows:
+    raise ValueError(
+      f'data.batch_size is {size}, which does not divide over data * fsdp = '
+      f'{rows} devices: change it, or the mesh.'
+    )
+  parts = kw.get('minibatches', 1) * kw.get('microbatches', 1)
+  if size % parts:
+    raise ValueError(
+      f'data.batch_size is {size}, which does not divide into {parts} '
+      'minibatches and microbatches of algorithm_kw.'
+    )

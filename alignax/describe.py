@@ -1,0 +1,52 @@
+"""What a run writes once, when it starts: its config, versions and data."""
+
+import json
+import pathlib
+
+import jax
+
+from alignax import metrics
+
+# What may change when a run goes on: how long, where, and what it reports.
+RESUMABLE = ('total_steps', 'checkpoint', 'log', 'evals', 'mesh', 'max_skipped')
+
+
+def write_description(config, workdir: pathlib.Path):
+  """Writes the resolved config, and what the run runs with."""
+  if jax.process_index():
+    return
+  path = workdir / 'config.json'
+  new = json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
+  if path.exists() and (old := path.read_text()) != new + '\n':
+    changed = _differences(json.loads(old), json.loads(new))
+    # Longer runs and other logging go on from a checkpoint; little else does.
+    if any(not c.startswith(RESUMABLE) for c in changed):
+      raise ValueError(
+        f'{workdir} holds a run of another config; it differs in '
+        f'{", ".join(changed)}. Take another workdir, or delete this one.'
+      )
+  metrics.write_text(path, new + '\n')
+  text = json.dumps(metrics.versions(), indent=2)
+  metrics.write_text(workdir / 'versions.json', text + '\n')
+
+
+def _differences(old: dict, new: dict, prefix: str = '') -> list[str]:
+  found = []
+  for key in sorted(old.keys() | new.keys()):
+    a, b = old.get(key), new.get(key)
+    if isinstance(a, dict) and isinstance(b, dict):
+      found += _differences(a, b, f'{prefix}{key}.')
+    elif a != b:
+      found.append(f'{prefix}{key}')
+  return found
+
+
+def report_data(found, workdir: pathlib.Path):
+  """Prints and keeps what was found in the data."""
+  if jax.process_index():
+    return
+  text = '\n\n'.join(
+    f'{name} data\n{report.table()}' for name, report in found.reports.items()
+  )
+  print(text, flush=True)
+  (workdir / 'data.txt').write_text(text + '\n')

@@ -1,0 +1,67 @@
+"""Log-probs of the reference, computed once for a whole data set."""
+
+import pathlib
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from alignax import assemble, data, sharding
+
+
+def with_reference(config, algorithm, roles, found, mesh, workdir):
+  """Computes reference log-probs once for the whole data set, if asked to.
+
+  They are kept in the examples, and in the run's directory for when it goes
+  on; the reference is dropped from memory.
+  """
+  if not config.data.precompute_ref:
+    return found
+  if not hasattr(algorithm, 'reference_logps'):
+    raise ValueError(
+      f'data.precompute_ref: {config.algorithm} has no reference log-probs.'
+    )
+  compute = algorithm.reference_logps(roles.models['ref'])
+  ref = roles.frozen.pop('ref')
+  path = workdir / 'reference.npz'
+  sets = {'training': found.batches.examples, 'heldout': found.heldout}
+  sets = {name: examples for name, examples in sets.items() if examples}
+  if path.exists():
+    with np.load(path) as stored:
+      logps = dict(stored)
+  else:
+    logps = {
+      name: reference_logps(config, found, examples, mesh, compute, ref)
+      for name, examples in sets.items()
+    }
+    store(path, logps)
+  for name, examples in sets.items():
+    data.attach_ref_logps(examples, logps[name])
+  return found
+
+
+def store(path: pathlib.Path, logps: dict[str, np.ndarray]):
+  """Writes them whole or not at all."""
+  if jax.process_index() == 0:
+    new = path.with_name('new-reference.npz')
+    np.savez(new, **logps)
+    new.replace(path)
+
+
+def reference_logps(config, found, examples, mesh, compute, ref) -> np.ndarray:
+  """Log-probs of the responses of every example, [examples, 2]."""
+  one_by_one = data.Batches(
+    examples,
+    kind=found.batches.kind,
+    length=config.data.length,
+    batch_size=config.data.batch_size,
+    seed=0,
+    shuffle=False,
+    repeat=False,
+    **assemble.hosts(),
+  )
+  values = []
+  for batch in tqdm(one_by_one, desc='reference', unit='batch'):
+    batch = sharding.shard_batch(mesh, batch)
+    values.append(sharding.to_host(compute(ref, batch))[..., 0])
+  return np.concatenate(values)[: len(examples)]
