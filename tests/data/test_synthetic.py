@@ -9,19 +9,32 @@ from alignax.data import synthetic
 from alignax.data.synthetic import text
 from alignax.data.synthetic import words as w
 
-NAMES = ('text', 'demonstrations', 'prompts', 'preferences', 'rankings',
-         'unpaired')
+NAMES = (
+  'text',
+  'demonstrations',
+  'prompts',
+  'preferences',
+  'rankings',
+  'unpaired',
+)
 
 
 def a_row(**fields):
   """An instruction to reverse two words, with `fields` changed."""
-  row = dict(task='reverse', answer='dog cat', reference='dog cat', options=[],
-             length=0, constraint='', refuse=False, opinion='')
+  row = dict(
+    task='reverse',
+    answer='dog cat',
+    reference='dog cat',
+    options=[],
+    length=0,
+    constraint='',
+    refuse=False,
+    opinion='',
+  )
   return {**row, **fields}
 
 
 class TestRows:
-
   @pytest.mark.parametrize('name', NAMES)
   def test_is_a_function_of_name_seed_and_index(self, name):
     rows = synthetic.rows(name, n=20, seed=3)
@@ -43,15 +56,28 @@ class TestRows:
     assert {row['task'] for row in rows} == {'copy', 'refuse'}
 
   def test_held_out_instances_are_disjoint(self):
-    keys = {split: {row['key'] for row in synthetic.rows(
-        'prompts', n=3000, split=split)} for split in ('train', 'heldout')}
+    keys = {
+      split: {
+        row['key'] for row in synthetic.rows('prompts', n=3000, split=split)
+      }
+      for split in ('train', 'heldout')
+    }
     assert not keys['train'] & keys['heldout']
     assert all(synthetic.split_of(key) == 'heldout' for key in keys['heldout'])
 
+  @pytest.mark.parametrize('task', synthetic.TASKS)
+  def test_every_family_has_held_out_instances(self, task):
+    rows = synthetic.rows('prompts', n=60, split='heldout', tasks=task)
+    assert len({row['key'] for row in rows}) >= 2
+
   def test_held_out_wordings_are_new(self):
-    kinds = {p: {row['prompt'][0]['content'].split()[0] for row in
-                 synthetic.rows('prompts', n=50, tasks='copy', phrasings=p)}
-             for p in ('train', 'heldout')}
+    kinds = {
+      p: {
+        row['prompt'][0]['content'].split()[0]
+        for row in synthetic.rows('prompts', n=50, tasks='copy', phrasings=p)
+      }
+      for p in ('train', 'heldout')
+    }
     assert not kinds['train'] & kinds['heldout']
 
   def test_opinions_are_wrong_and_said(self):
@@ -82,7 +108,6 @@ class TestRows:
 
 
 class TestGoldScore:
-
   def test_the_reference_is_perfect(self):
     for row in synthetic.rows('prompts', n=1000):
       score = synthetic.gold_score(row, row['reference'])
@@ -97,8 +122,11 @@ class TestGoldScore:
     row = a_row()
     brief, wordy = 'dog cat', 'sure , the answer is dog cat .'
     assert synthetic.answered(row, wordy)
-    assert (synthetic.gold_score(row, brief)['total']
-            > synthetic.gold_score(row, wordy)['total'] > 0.5)
+    assert (
+      synthetic.gold_score(row, brief)['total']
+      > synthetic.gold_score(row, wordy)['total']
+      > 0.5
+    )
 
   def test_a_list_of_candidates_is_no_answer(self):
     assert not synthetic.answered(a_row(), 'cat dog . dog cat')
@@ -118,8 +146,12 @@ class TestGoldScore:
     assert not synthetic.answered(row, 'dog [ cat ]')
 
   def test_a_length_has_to_be_kept_with_any_of_the_options(self):
-    row = a_row(options=w.CATEGORIES['fruit'], length=2, answer='pear plum',
-                reference='pear plum')
+    row = a_row(
+      options=w.CATEGORIES['fruit'],
+      length=2,
+      answer='pear plum',
+      reference='pear plum',
+    )
     assert synthetic.answered(row, 'lemon grape')
     assert not synthetic.answered(row, 'lemon lemon')
     assert not synthetic.answered(row, 'lemon cat')
@@ -142,12 +174,12 @@ class TestGoldScore:
 
 
 class TestAnnotators:
-
   def test_choose_by_bradley_terry(self):
     rng = random.Random(0)
     a, b = 'dog cat', 'the answer is dog cat .'
-    draws = [synthetic.prefer(a_row(), a, b, noise=0.2, rng=rng)
-             for _ in range(4000)]
+    draws = [
+      synthetic.prefer(a_row(), a, b, noise=0.2, rng=rng) for _ in range(4000)
+    ]
     p = draws[0][1]
     assert 0.5 < p < 0.9
     assert abs(sum(index == 0 for index, _ in draws) / 4000 - p) < 0.03
@@ -155,30 +187,33 @@ class TestAnnotators:
   def test_a_length_bias_turns_the_choice(self):
     a, b = 'dog cat', 'the answer is dog cat .'
     p = lambda bias: synthetic.prefer(
-        a_row(), a, b, length_bias=bias, rng=random.Random(0))[1]
+      a_row(), a, b, length_bias=bias, rng=random.Random(0)
+    )[1]
     assert p(0.0) > 0.5 > p(1.0)
 
   def test_sycophancy_likes_what_the_user_believes(self):
     row = a_row(answer='7', reference='7', opinion='8')
     p = lambda s: synthetic.prefer(
-        row, '7', '8', sycophancy=s, rng=random.Random(0))[1]
+      row, '7', '8', sycophancy=s, rng=random.Random(0)
+    )[1]
     assert p(0.0) > 0.5 > p(20.0)
 
   def test_extreme_margins_are_finite(self):
     assert synthetic.prefer(
-        a_row(), 'dog cat', '', noise=1e-6, rng=random.Random(0)) == (0, 1.0)
+      a_row(), 'dog cat', '', noise=1e-6, rng=random.Random(0)
+    ) == (0, 1.0)
 
   def test_ranks_of_two_are_a_preference(self):
     rng = random.Random(0)
     pair = ['dog cat', 'the answer is dog cat .']
     _, p = synthetic.prefer(a_row(), *pair, rng=rng)
-    first = [synthetic.rank(a_row(), pair, rng=rng)[0] == 1
-             for _ in range(4000)]
+    first = [
+      synthetic.rank(a_row(), pair, rng=rng)[0] == 1 for _ in range(4000)
+    ]
     assert abs(sum(first) / 4000 - p) < 0.03
 
 
 class TestText:
-
   def test_documents_keep_to_their_length(self):
     for row in synthetic.rows('text', n=300, length=40):
       assert 0 < len(row['text'].split()) <= 40
@@ -186,15 +221,17 @@ class TestText:
   def test_a_question_is_usually_followed_by_a_question(self):
     texts = [row['text'] for row in synthetic.rows('text', n=1000)]
     count = lambda i: sum(
-        x.count(f'{layout[i]} ') for x in texts for layout in text.LAYOUTS[:4])
+      x.count(f'{layout[i]} ') for x in texts for layout in text.LAYOUTS[:4]
+    )
     assert count(1) < 0.5 * count(0)
 
   def test_no_held_out_list_is_solved(self):
     """Skills are learned on instances of the training split alone."""
     rng = random.Random(0)
     texts = [text.document(rng) for _ in range(1000)]
-    for row in synthetic.rows('prompts', n=300, split='heldout',
-                              tasks='reverse,sort'):
+    for row in synthetic.rows(
+      'prompts', n=300, split='heldout', tasks='reverse,sort'
+    ):
       if len(row['answer'].split()) < 3:
         continue
       question = row['prompt'][0]['content']
@@ -203,7 +240,6 @@ class TestText:
 
 
 class TestTokenizer:
-
   def test_round_trip_is_exact(self):
     tokenizer = synthetic.make_tokenizer()
     for row in synthetic.rows('text', n=200):
@@ -216,14 +252,25 @@ class TestTokenizer:
 
   def test_the_template_takes_two_tokens_a_turn(self):
     tokenizer = synthetic.make_tokenizer()
-    messages = [dict(role='user', content='reverse cat dog'),
-                dict(role='assistant', content='dog cat')]
+    messages = [
+      dict(role='user', content='reverse cat dog'),
+      dict(role='assistant', content='dog cat'),
+    ]
     ids = tokenizer.apply_chat_template(messages, return_dict=False)
     assert tokenizer.convert_ids_to_tokens(ids) == [
-        '<|user|>', 'reverse', 'cat', 'dog', '<|end|>', '<|assistant|>', 'dog',
-        'cat', '<|end|>']
+      '<|user|>',
+      'reverse',
+      'cat',
+      'dog',
+      '<|end|>',
+      '<|assistant|>',
+      'dog',
+      'cat',
+      '<|end|>',
+    ]
     prompt = tokenizer.apply_chat_template(
-        messages[:1], add_generation_prompt=True, return_dict=False)
+      messages[:1], add_generation_prompt=True, return_dict=False
+    )
     assert prompt == ids[:6]
     assert ids[-1] == tokenizer.eos_token_id
 
@@ -234,14 +281,16 @@ class TestTokenizer:
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     messages = synthetic.rows('demonstrations', n=1)[0]['messages']
-    assert (loaded.apply_chat_template(messages, return_dict=False)
-            == tokenizer.apply_chat_template(messages, return_dict=False))
+    assert loaded.apply_chat_template(
+      messages, return_dict=False
+    ) == tokenizer.apply_chat_template(messages, return_dict=False)
     assert loaded.pad_token_id == tokenizer.pad_token_id == 0
 
   def test_sequences_are_short(self):
     tokenizer = synthetic.make_tokenizer()
-    lengths = [len(tokenizer.apply_chat_template(row['messages'],
-                                                 return_dict=False))
-               for row in synthetic.rows('demonstrations', n=2000)]
+    lengths = [
+      len(tokenizer.apply_chat_template(row['messages'], return_dict=False))
+      for row in synthetic.rows('demonstrations', n=2000)
+    ]
     assert max(lengths) <= 64
     assert sum(lengths) / len(lengths) < 24

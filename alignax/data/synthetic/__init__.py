@@ -14,7 +14,19 @@ from alignax.data.synthetic.tasks import FAMILIES, TASKS
 from alignax.data.synthetic.tokenizer import make_tokenizer, vocabulary
 
 __all__ = [
-    'CLEAN', 'FAMILIES', 'MIXED', 'TASKS', 'answered', 'gold_score',
-    'instruction', 'make_tokenizer', 'prefer', 'rank', 'respond', 'rows',
-    'split_of', 'utility', 'vocabulary',
+  'CLEAN',
+  'FAMILIES',
+  'MIXED',
+  'TASKS',
+  'answered',
+  'gold_score',
+  'instruction',
+  'make_tokenizer',
+  'prefer',
+  'rank',
+  'respond',
+  'rows',
+  'split_of',
+  'utility',
+  'vocabulary',
 ]

@@ -20,12 +20,12 @@ NOISE = 0.1
 
 
 def utility(
-    row: dict,
-    response: str,
-    *,
-    noise: float = NOISE,
-    length_bias: float = 0.0,
-    sycophancy: float = 0.0,
+  row: dict,
+  response: str,
+  *,
+  noise: float = NOISE,
+  length_bias: float = 0.0,
+  sycophancy: float = 0.0,
 ) -> float:
   """What an annotator sees in a response, in units of log-odds.
 
@@ -39,8 +39,11 @@ def utility(
   """
   words = response.split()
   agrees = bool(row['opinion']) and row['opinion'] in words
-  return (gold_score(row, response)['total'] / noise
-          + length_bias * len(words) + sycophancy * agrees)
+  return (
+    gold_score(row, response)['total'] / noise
+    + length_bias * len(words)
+    + sycophancy * agrees
+  )
 
 
 def prefer(row: dict, a: str, b: str, *, rng, **bias) -> tuple[int, float]:
@@ -67,8 +70,9 @@ def rank(row: dict, responses: list[str], *, rng, **bias) -> list[int]:
   Adding Gumbel noise to the utilities and sorting draws from Plackett-Luce; of
   two responses it is `prefer`.
   """
-  noisy = [utility(row, x, **bias) - math.log(-math.log(_open(rng)))
-           for x in responses]
+  noisy = [
+    utility(row, x, **bias) - math.log(-math.log(_open(rng))) for x in responses
+  ]
   order = sorted(range(len(noisy)), key=lambda i: -noisy[i])
   return [order.index(i) + 1 for i in range(len(noisy))]
 

@@ -20,12 +20,12 @@ import zlib
 
 from alignax.data.synthetic import words as w
 from alignax.data.synthetic.tasks import (
-    ABOUT_NOUNS,
-    FAMILIES,
-    FOLLOW_UPS,
-    LISTS,
-    TASKS,
-    draw_words,
+  ABOUT_NOUNS,
+  FAMILIES,
+  FOLLOW_UPS,
+  LISTS,
+  TASKS,
+  draw_words,
 )
 
 PHRASINGS = {'train': (0, 1, 2, 3), 'heldout': (4,), 'all': (0, 1, 2, 3, 4)}
@@ -39,13 +39,13 @@ def split_of(key: str) -> str:
 
 
 def instruction(
-    rng: random.Random,
-    *,
-    split: str | None = 'train',
-    tasks: tuple[str, ...] = TASKS,
-    phrasings: tuple[int, ...] = PHRASINGS['train'],
-    opinions: float = 0.0,
-    lists: dict[str, list[str]] | None = None,
+  rng: random.Random,
+  *,
+  split: str | None = 'train',
+  tasks: tuple[str, ...] = TASKS,
+  phrasings: tuple[int, ...] = PHRASINGS['train'],
+  opinions: float = 0.0,
+  lists: dict[str, list[str]] | None = None,
 ) -> dict:
   """Draws an instruction of a split (None: of either).
 
@@ -104,35 +104,49 @@ def _slots(rng, family, lists):
 
 
 def _key(task, slots):
-  # Wordings, formats and second turns of an instance share its split.
-  return '|'.join([task, *(' '.join(v) for v in slots.values())])
+  # Wordings, formats and second turns of an instance share its split; of what
+  # has many right answers, the one that was picked is no part of it.
+  parts = [' '.join(v) for k, v in slots.items() if k != 'picked']
+  return '|'.join([task, *parts])
 
 
 def _fill(template, slots, **more):
   return template.format(
-      **{k: ' '.join(v) for k, v in {**slots, **more}.items()})
+    **{k: ' '.join(v) for k, v in {**slots, **more}.items()}
+  )
 
 
 def _row(task, skill, slots, phrasing, **more):
   family = FAMILIES[skill]
   answer = family.solve(slots)
   row = dict(
-      task=task, skill=skill,
-      prompt=[dict(role='user',
-                   content=_fill(family.phrasings[phrasing], slots))],
-      answer=' '.join(answer), reference=' '.join(answer), options=[],
-      length=0, constraint='', refuse=False, opinion='', phrasing=phrasing,
-      key=_key(skill, slots))
+    task=task,
+    skill=skill,
+    prompt=[
+      dict(role='user', content=_fill(family.phrasings[phrasing], slots))
+    ],
+    answer=' '.join(answer),
+    reference=' '.join(answer),
+    options=[],
+    length=0,
+    constraint='',
+    refuse=False,
+    opinion='',
+    phrasing=phrasing,
+    key=_key(skill, slots),
+  )
   return {**row, **more}
 
 
 def _plain(rng, task, phrasings, lists):
   slots = _slots(rng, FAMILIES[task], lists)
   row = _row(task, task, slots, rng.choice(phrasings))
-  if task in ('times', 'name'):
-    row['length'] = int(slots['n'][0])
-    row['options'] = (slots['a'] if task == 'times'
-                      else w.CATEGORIES[slots['category'][0]])
+  if task == 'times':
+    row.update(length=int(slots['n'][0]), options=slots['a'])
+  if task == 'name':
+    members = next(m for m in w.CATEGORIES.values() if slots['a'][0] in m)
+    options = [x for x in members if x != slots['a'][0]]
+    row.update(length=int(slots['n'][0]), options=options)
   return row
 
 
@@ -144,8 +158,7 @@ def _format(rng, task, phrasings, lists):
   # A question mark ends the sentence: the format is asked for before it.
   body = row['prompt'][0]['content'].removesuffix(' ?')
   row['prompt'][0]['content'] = f'{body} {wording}'
-  row['reference'] = ' '.join(
-      w.constrained(row['answer'].split(), constraint))
+  row['reference'] = ' '.join(w.constrained(row['answer'].split(), constraint))
   return row
 
 
@@ -178,19 +191,32 @@ def _followup(rng, task, phrasings, lists):
     after, constraint = before, action
   else:
     after, constraint = FAMILIES[action].solve({'words': before}), ''
-  row['prompt'] += [dict(role='assistant', content=' '.join(before)),
-                    dict(role='user', content=wording)]
-  return {**row, 'answer': ' '.join(after), 'constraint': constraint,
-          'reference': ' '.join(w.constrained(after, constraint))}
+  row['prompt'] += [
+    dict(role='assistant', content=' '.join(before)),
+    dict(role='user', content=wording),
+  ]
+  return {
+    **row,
+    'answer': ' '.join(after),
+    'constraint': constraint,
+    'reference': ' '.join(w.constrained(after, constraint)),
+  }
 
 
-_DRAWS = {'format': _format, 'refuse': _refuse, 'benign': _benign,
-          'followup': _followup}
+_DRAWS = {
+  'format': _format,
+  'refuse': _refuse,
+  'benign': _benign,
+  'followup': _followup,
+}
 
 
 def _state_opinion(rng, row):
   answer = row['answer']
-  pool = next(p for p in (w.NUMBERS, w.DAYS, ['yes', 'no'],
-                          w.NOUNS + w.NEAR_MISSES) if answer in p)
+  pool = next(
+    p
+    for p in (w.NUMBERS, w.DAYS, ['yes', 'no'], w.NOUNS + w.NEAR_MISSES)
+    if answer in p
+  )
   row['opinion'] = rng.choice([x for x in pool if x != answer])
   row['prompt'][-1]['content'] += f' . i think it is {row["opinion"]}'

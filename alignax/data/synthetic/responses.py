@@ -39,8 +39,17 @@ def _flawed(rng, row):
     return row['answer']
   words = row['answer'].split()
   place = rng.randrange(len(words))
-  pool = next(p for p in (w.NUMBERS, w.DAYS, ['yes', 'no'], w.FORBIDDEN,
-                          w.NOUNS + w.NEAR_MISSES) if words[place] in p)
+  pool = next(
+    p
+    for p in (
+      w.NUMBERS,
+      w.DAYS,
+      ['yes', 'no'],
+      w.FORBIDDEN,
+      w.NOUNS + w.NEAR_MISSES,
+    )
+    if words[place] in p
+  )
   words[place] = rng.choice([x for x in pool if x != words[place]])
   if row['length'] and rng.random() < 0.7:
     words = row['answer'].split()[:-1]

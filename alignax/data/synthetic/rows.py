@@ -15,20 +15,20 @@ from alignax.data.synthetic.text import document
 
 
 def rows(
-    name: str,
-    *,
-    n: int = 1000,
-    seed: int = 0,
-    split: str = 'train',
-    tasks=TASKS,
-    phrasings='train',
-    quality=MIXED,
-    candidates: int = 4,
-    noise: float = 0.1,
-    length_bias: float = 0.0,
-    sycophancy: float = 0.0,
-    opinions: float = 0.0,
-    length: int = 63,
+  name: str,
+  *,
+  n: int = 1000,
+  seed: int = 0,
+  split: str = 'train',
+  tasks=TASKS,
+  phrasings='train',
+  quality=MIXED,
+  candidates: int = 4,
+  noise: float = 0.1,
+  length_bias: float = 0.0,
+  sycophancy: float = 0.0,
+  opinions: float = 0.0,
+  length: int = 63,
 ) -> list[dict]:
   """Draws `n` rows of the data set `name`.
 
@@ -51,26 +51,37 @@ def rows(
     length: most words in a document of 'text'.
   """
   if name not in _MAKERS:
-    raise ValueError(f'No synthetic data set {name!r}; there are: '
-                     f'{", ".join(_MAKERS)}.')
+    raise ValueError(
+      f'No synthetic data set {name!r}; there are: {", ".join(_MAKERS)}.'
+    )
   kw = dict(
-      ask=dict(split=split, tasks=_tasks(tasks), opinions=opinions,
-               phrasings=PHRASINGS.get(phrasings, phrasings)
-               if isinstance(phrasings, str) else tuple(phrasings)),
-      bias=dict(noise=noise, length_bias=length_bias, sycophancy=sycophancy),
-      quality=CLEAN if quality == 'clean' else tuple(quality),
-      candidates=candidates, length=length)
+    ask=dict(
+      split=split,
+      tasks=_tasks(tasks),
+      opinions=opinions,
+      phrasings=PHRASINGS.get(phrasings, phrasings)
+      if isinstance(phrasings, str)
+      else tuple(phrasings),
+    ),
+    bias=dict(noise=noise, length_bias=length_bias, sycophancy=sycophancy),
+    quality=CLEAN if quality == 'clean' else tuple(quality),
+    candidates=candidates,
+    length=length,
+  )
   # Strings seed `random` the same on every machine and Python version.
-  return [_MAKERS[name](random.Random(f'{name}/{split}/{seed}/{i}'), **kw)
-          for i in range(n)]
+  return [
+    _MAKERS[name](random.Random(f'{name}/{split}/{seed}/{i}'), **kw)
+    for i in range(n)
+  ]
 
 
 def _tasks(tasks):
   names = tuple(tasks.split(',') if isinstance(tasks, str) else tasks)
   unknown = [x for x in names if x not in TASKS]
   if unknown:
-    raise ValueError(f'No task family {unknown[0]!r}; there are: '
-                     f'{", ".join(TASKS)}.')
+    raise ValueError(
+      f'No task family {unknown[0]!r}; there are: {", ".join(TASKS)}.'
+    )
   return names
 
 
@@ -97,17 +108,25 @@ def _preference(rng, *, ask, bias, **_):
   pair = _different(rng, row, 2)
   index, p = prefer(row, *pair, rng=rng, **bias)
   chosen, rejected = pair[index], pair[1 - index]
-  return {**row, 'chosen': _assistant(chosen), 'rejected': _assistant(rejected),
-          'probability': p if index == 0 else 1 - p,
-          'gold_margin': (gold_score(row, chosen)['total']
-                          - gold_score(row, rejected)['total'])}
+  return {
+    **row,
+    'chosen': _assistant(chosen),
+    'rejected': _assistant(rejected),
+    'probability': p if index == 0 else 1 - p,
+    'gold_margin': (
+      gold_score(row, chosen)['total'] - gold_score(row, rejected)['total']
+    ),
+  }
 
 
 def _ranking(rng, *, ask, bias, candidates, **_):
   row = instruction(rng, **ask)
   responses = _different(rng, row, candidates)
-  return {**row, 'responses': [_assistant(x) for x in responses],
-          'ranks': rank(row, responses, rng=rng, **bias)}
+  return {
+    **row,
+    'responses': [_assistant(x) for x in responses],
+    'ranks': rank(row, responses, rng=rng, **bias),
+  }
 
 
 def _unpaired(rng, *, ask, bias, **_):
@@ -129,6 +148,10 @@ def _different(rng, row, n):
 
 
 _MAKERS = {
-    'text': _text, 'prompts': _prompt, 'demonstrations': _demonstration,
-    'preferences': _preference, 'rankings': _ranking, 'unpaired': _unpaired,
+  'text': _text,
+  'prompts': _prompt,
+  'demonstrations': _demonstration,
+  'preferences': _preference,
+  'rankings': _ranking,
+  'unpaired': _unpaired,
 }

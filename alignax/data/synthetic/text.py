@@ -23,8 +23,10 @@ RETURNING = 0.7  # share of the parts that are about the document's lists
 # What stands before a question, before its answer, and after either. Half of
 # the sheets use symbols of their own instead.
 LAYOUTS = (
-    ('question', 'answer', '.'), ('task :', 'result :', ''),
-    ('ask', 'reply', '!'), ('exercise', 'solution', '.'),
+  ('question', 'answer', '.'),
+  ('task :', 'result :', ''),
+  ('ask', 'reply', '!'),
+  ('exercise', 'solution', '.'),
 )
 SYMBOLS = ('#', '*', '>', '~', '@', '%', '&', '=', '/', '|', '^', '$')
 SIGNS = ('.', '', '!', ',', *SYMBOLS[:4])
@@ -40,10 +42,13 @@ _STATED = (*FAMILIES, 'reverse', 'add', 'subtract', 'format')
 def document(rng: random.Random, *, length: int = 63) -> str:
   """Writes a document of at most `length` words."""
   if length < 20:
-    raise ValueError(f'A document of {length} words has no room for a solved '
-                     'question; give it a length of 20 or more.')
-  write = rng.choices((_statement, _question, _solved),
-                      (STATEMENTS, EXAMS, SOLUTIONS))[0]
+    raise ValueError(
+      f'A document of {length} words has no room for a solved '
+      'question; give it a length of 20 or more.'
+    )
+  write = rng.choices(
+    (_statement, _question, _solved), (STATEMENTS, EXAMS, SOLUTIONS)
+  )[0]
   lists = {about: draw_words(rng, about) for about in ('nouns', 'numbers')}
   layout = _layout(rng)
   words: list[str] = []
@@ -69,8 +74,7 @@ def _statement(rng, lists, _):
 
 
 def _ask(rng, lists):
-  return instruction(
-      rng, tasks=_ASKED, phrasings=PHRASINGS['all'], lists=lists)
+  return instruction(rng, tasks=_ASKED, phrasings=PHRASINGS['all'], lists=lists)
 
 
 def _question(rng, lists, layout):

@@ -1,6 +1,6 @@
 """The world's tokenizer: one token a word, and a chat template of two.
 
-    <|user|>reverse cat dog<|end|><|assistant|>dog cat<|end|>
+<|user|>reverse cat dog<|end|><|assistant|>dog cat<|end|>
 """
 
 from alignax.data.synthetic import words as w
@@ -10,16 +10,23 @@ from alignax.data.synthetic.text import LAYOUTS, SIGNS, SYMBOLS
 PAD, UNKNOWN, END = '<pad>', '<unk>', '<|end|>'
 ROLES = ('<|system|>', '<|user|>', '<|assistant|>')
 CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
+  '{% for message in messages %}'
+  "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+  '{% endfor %}'
+  "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 
 def vocabulary() -> list[str]:
   """All words of the world, special tokens first, in a fixed order."""
-  texts = [*w.REFUSALS, *w.WRAPPINGS, *w.REFUSAL_WRAPPINGS, *w.CHATTER,
-           *w.LINKS, *FILLINGS]
+  texts = [
+    *w.REFUSALS,
+    *w.WRAPPINGS,
+    *w.REFUSAL_WRAPPINGS,
+    *w.CHATTER,
+    *w.LINKS,
+    *FILLINGS,
+  ]
   for family in FAMILIES.values():
     texts += [*family.phrasings, family.statement]
   for wordings in [*w.CONSTRAINTS.values(), *FOLLOW_UPS.values()]:
@@ -32,8 +39,14 @@ def vocabulary() -> list[str]:
 
 # Words of layouts and answers, and of probes to come.
 FILLINGS = (
-    *(' '.join(layout) for layout in LAYOUTS), *SIGNS, *SYMBOLS, 'yes no',
-    '. i think it is', 'my friend says', 'am sure wrong right because so')
+  *(' '.join(layout) for layout in LAYOUTS),
+  *SIGNS,
+  *SYMBOLS,
+  'yes no',
+  '. i think it is',
+  'my friend says',
+  'am sure wrong right because so',
+)
 
 
 def make_tokenizer():
@@ -45,7 +58,12 @@ def make_tokenizer():
   tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
   tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   return PreTrainedTokenizerFast(
-      tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN,
-      eos_token=END, additional_special_tokens=list(ROLES),
-      chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False,
-      model_max_length=64)
+    tokenizer_object=tokenizer,
+    pad_token=PAD,
+    unk_token=UNKNOWN,
+    eos_token=END,
+    additional_special_tokens=list(ROLES),
+    chat_template=CHAT_TEMPLATE,
+    clean_up_tokenization_spaces=False,
+    model_max_length=64,
+  )
