@@ -41,7 +41,7 @@ def pretrain(seed):
   )
   config.model.update(depth=3, tie_embeddings=False)
   config.optimizer.update(
-    name='muon', learning_rate=5e-3, warmup_steps=20, schedule='linear'
+    name='muon', learning_rate=6e-3, warmup_steps=20, schedule='linear'
   )
   return config
 
@@ -54,7 +54,7 @@ def demonstrations(seed):
   config.data.update(
     path=world('demonstrations', 1000, seed),
     heldout_path=world('demonstrations', 128, seed + 1, 'heldout'),
-    packing=False,
+    batch_size=10,  # Packed: some 35 conversations.
   )
   config.optimizer.update(learning_rate=2e-3, warmup_steps=5)
   return config
@@ -66,12 +66,12 @@ def comparisons(seed):
   config.init_from = before('sft', seed)
   config.total_steps = 100
   config.data.update(
-    path=world('preferences', 1600, seed),
+    path=world('preferences', 4000, seed),
     heldout_path='',
-    heldout=128,
-    packing=False,
+    heldout=256,
+    batch_size=12,  # Packed: some 35 pairs.
   )
-  config.optimizer.update(learning_rate=1e-3, warmup_steps=5)
+  config.optimizer.update(learning_rate=3e-4, warmup_steps=5)
   return config
 
 
@@ -79,12 +79,12 @@ def preferences(seed):
   """DPO on the same choices."""
   config = dpo.get_config('size=tiny')
   config.init_from = before('sft', seed)
-  config.total_steps = 100
+  config.total_steps = 80
   config.data.update(
-    path=world('preferences', 1600, seed),
+    path=world('preferences', 4000, seed),
     heldout_path='',
-    heldout=128,
-    packing=False,
+    heldout=256,
+    batch_size=12,  # Packed: some 35 pairs.
   )
   config.optimizer.update(learning_rate=2e-4, warmup_steps=5)
   return config
@@ -95,15 +95,15 @@ def reinforcement(seed):
   config = ppo.get_config('size=tiny')
   config.init_from = before('sft', seed)
   config.role_from.reward = before('reward', seed)
-  config.total_steps = 60
+  config.total_steps = 40
   config.data.update(
-    path=world('prompts', 4000, seed + 2), heldout_path='', length=40,
+    path=world('prompts', 4000, seed + 2), heldout_path='', length=32,
     batch_size=64,
   )  # fmt: skip
   config.algorithm_kw.update(
-    max_new_tokens=24, kl_coef=0.05, minibatches=2, epochs=1
+    max_new_tokens=24, kl_coef=0.1, minibatches=2, epochs=1
   )
-  config.optimizer.update(learning_rate=3e-4)
+  config.optimizer.update(learning_rate=2e-4)
   return config
 
 

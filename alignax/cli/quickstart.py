@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
   )
   parser.add_argument('--workdir', default='runs/quickstart')
   parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--prompts', type=int, default=256, help='held out')
+  parser.add_argument('--prompts', type=int, default=512, help='held out')
   parser.add_argument('--trace', action='store_true')
   args = parser.parse_args(argv)
   workdir = pathlib.Path(args.workdir) / f'seed{args.seed}'
@@ -65,7 +65,7 @@ def tell(workdir: pathlib.Path, seed: int, prompts: int) -> dict:
     say(model, found)
   pairs = workdir / 'comparisons.jsonl'
   if not pairs.exists():
-    compare(runs['sft'], pairs, n=1700, seed=seed)
+    compare(runs['sft'], pairs, n=4500, seed=seed)
   start = dict(init_from=runs['sft'], path=str(pairs))
   stage('reward', 'reward', **start)
   stage('dpo', 'DPO', **start)
@@ -140,9 +140,11 @@ def measure(where: str, reference: str, prompts, seed: int) -> Measured:
   from alignax.evals.samples import TOKENS
 
   model, params = models.load(where)
-  texts, rows = draw(
-    model, params, data.load_tokenizer(where), prompts, seed=seed + 17
-  )
+  tokenizer = data.load_tokenizer(where)
+  # What it answers is greedy; its KL is of what it may say, at temperature 1.
+  texts, greedy = draw(model, params, tokenizer, prompts, seed=seed,
+                       temperature=0.0)  # fmt: skip
+  _, rows = draw(model, params, tokenizer, prompts, seed=seed + 17)
   _, ref = models.load(reference)
   batch = {k: rows[k] for k in TOKENS}
   ref_logps = np.asarray(jax.jit(model.logps)(ref, batch))
@@ -150,7 +152,7 @@ def measure(where: str, reference: str, prompts, seed: int) -> Measured:
     texts,
     [gold(row, text) for row, text in zip(prompts, texts)],
     np.sum(rows['logps'] - ref_logps, axis=1).tolist(),
-    rows['lengths'].tolist(),
+    greedy['lengths'].tolist(),
   )
 
 
@@ -281,7 +283,7 @@ LEAD = (
   'with noise; here everything is measured by the gold score itself.'
 )
 NOTE = (
-  'On {n} instructions that no stage was trained on, sampled at temperature 1; '
-  '95 % intervals. A tie is half a win. KL in nats a response. The seconds of '
-  'PPO include its reward model.'
+  'Greedy answers to {n} instructions that no stage was trained on; 95 % '
+  'intervals. A tie is half a win. KL in nats a response, sampled at temperature '
+  '1. The seconds of PPO include its reward model.'
 )
