@@ -21,7 +21,10 @@ LAYERS = {
     'models', 'data', 'rewards',
   ),
   2: ('algorithms', 'evals'),
-  3: ('assemble', 'run', 'report', 'cli'),
+  3: (
+    'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
+    'cli',
+  ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 # What layers may import besides the standard library and each other.

@@ -284,6 +284,6 @@ LEAD = (
 )
 NOTE = (
   'Greedy answers to {n} instructions that no stage was trained on; 95 % '
-  'intervals. A tie is half a win. KL in nats a response, sampled at temperature '
-  '1. The seconds of PPO include its reward model.'
+  'intervals. A tie is half a win. KL in nats a response, sampled at '
+  'temperature 1. The seconds of PPO include its reward model.'
 )
