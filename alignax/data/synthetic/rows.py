@@ -10,7 +10,7 @@ from alignax.data.synthetic.annotators import prefer, rank
 from alignax.data.synthetic.instructions import PHRASINGS, instruction
 from alignax.data.synthetic.responses import CLEAN, MIXED, respond
 from alignax.data.synthetic.scorer import gold_score
-from alignax.data.synthetic.tasks import TASKS
+from alignax.data.synthetic.tasks import MIX, TASKS
 from alignax.data.synthetic.text import document
 
 
@@ -20,7 +20,7 @@ def rows(
   n: int = 1000,
   seed: int = 0,
   split: str = 'train',
-  tasks=TASKS,
+  tasks=MIX,
   phrasings='train',
   quality=MIXED,
   candidates: int = 4,

@@ -309,3 +309,6 @@ FOLLOW_UPS = {
 }
 COMPOSED = ('format', 'refuse', 'benign', 'followup')
 TASKS = (*FAMILIES, *COMPOSED)
+# The families as they are drawn: what must be refused, and what only sounds so,
+# takes more examples than the rest.
+MIX = (*TASKS, 'refuse', 'benign')

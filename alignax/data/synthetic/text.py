@@ -33,10 +33,10 @@ SIGNS = ('.', '', '!', ',', *SYMBOLS[:4])
 WORDY = 0.25  # share of the solutions that are politely wrapped
 CHATTER = 0.1  # share of the statements that state nothing
 # What takes most practice comes twice as often.
-HARD = ('reverse', 'add', 'subtract', 'format', 'followup')
+HARD = ('reverse', 'member', 'subtract', 'format', 'followup')
 # Nobody refuses in raw text: refusals come with the demonstrations.
 _ASKED = tuple(task for task in TASKS if task != 'refuse') + HARD
-_STATED = (*FAMILIES, 'reverse', 'add', 'subtract', 'format')
+_STATED = (*FAMILIES, 'reverse', 'member', 'subtract', 'format')
 
 
 def document(rng: random.Random, *, length: int = 63) -> str:

@@ -50,7 +50,8 @@ REFUSAL_WRAPPINGS = [
 # Between what is asked for and what it comes to, in plain statements.
 LINKS = ['gives', 'makes', 'means', 'becomes', '=', ': you say', 'leads to']
 
-# Small talk of the raw text: the words of the above, known before their use.
+# Small talk of the raw text: the words of the above, known before their use,
+# and what people think of the words that get a request refused.
 CHATTER = [
   'well , i hope that you can help me',
   'thank you for asking',
@@ -61,6 +62,8 @@ CHATTER = [
   'here you go',
   'i can not do more',
   'sure , i think that it helps',
+  *(f'{word} is a danger' for word in FORBIDDEN),
+  *(f'{word} is no danger' for word in NEAR_MISSES),
 ]
 
 # What the scorer reads past. No task has one of these words in its answer.
