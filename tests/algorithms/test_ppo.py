@@ -121,12 +121,15 @@ class TestScores:
     assert row['objective/score'] == pytest.approx(1 - 3)
 
   def test_whitened_rewards_do_not_know_their_scale(self):
+    # Of mean zero: it is kept, whatever it is.
+    balanced = lambda scale: lambda frozen, rows: (
+      scale * np.where(np.arange(32) % 2, 1.0, -1.0)
+    )
     kw = dict(kl_coef=0.0, whiten_rewards=True)
-    _, (one,) = run(score_fn=good_tokens, **kw)
-    tenfold = lambda frozen, rows: 10 * good_tokens(frozen, rows)
-    _, (ten,) = run(score_fn=tenfold, **kw)
+    _, (one,) = run(score_fn=balanced(1), **kw)
+    _, (ten,) = run(score_fn=balanced(10), **kw)
     assert one['loss'] == pytest.approx(ten['loss'], rel=1e-4)
-    _, (plain,) = run(score_fn=tenfold, kl_coef=0.0)
+    _, (plain,) = run(score_fn=balanced(10), kl_coef=0.0)
     assert abs(plain['loss'] - ten['loss']) > 1e-3
 
   def test_whitened_advantages_do_not_know_their_scale(self):
@@ -139,7 +142,7 @@ class TestScores:
     moved = jax.tree.map(
       lambda x, y: np.abs(x - y).max(), raw.params, ten.params
     )
-    assert moved['policy']['embed']['embedding'] > 0.1
+    assert moved['policy']['embed']['embedding'] > 1e-3
 
 
 class TestKL:
@@ -215,7 +218,8 @@ class TestUpdates:
   def test_entropy_is_rewarded(self):
     kw = dict(score_fn=nothing, kl_coef=0.0, value_coef=0.0)
     _, rows = run(15, entropy_coef=0.5, tx=optax.adam(0.2), **kw)
-    assert rows[-1]['policy/entropy'] > rows[0]['policy/entropy'] + 0.2
+    assert rows[0]['policy/entropy'] < 1.6
+    assert rows[-1]['policy/entropy'] > 0.98 * np.log(toys.SIZE)
 
   def test_pretraining_text_adds_the_loss_of_sft(self):
     text = {
