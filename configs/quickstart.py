@@ -35,9 +35,9 @@ def world(name: str, n: int, seed: int, split: str = 'train') -> str:
 def pretrain(seed):
   """Raw text, in which a question is mostly followed by more questions."""
   config = sft.get_config('size=tiny')
-  config.total_steps = 700
+  config.total_steps = 800
   config.data.update(
-    path=world('text', 22400, seed), heldout_path='', heldout=0, packing=False
+    path=world('text', 25600, seed), heldout_path='', heldout=0, packing=False
   )
   config.model.update(depth=3, tie_embeddings=False)
   config.optimizer.update(
@@ -50,11 +50,11 @@ def demonstrations(seed):
   """1,000 demonstrations, of mixed quality, as people write them."""
   config = sft.get_config('size=tiny')
   config.init_from = before('pretrain', seed)
-  config.total_steps = 100
+  config.total_steps = 120
   config.data.update(
     path=world('demonstrations', 1000, seed),
     heldout_path=world('demonstrations', 128, seed + 1, 'heldout'),
-    batch_size=10,  # Packed: some 35 conversations.
+    batch_size=12,  # Packed: some 40 conversations.
   )
   config.optimizer.update(learning_rate=2e-3, warmup_steps=5)
   return config

@@ -14,7 +14,6 @@
 #       /path/all/nodes/see/runs/dpo --config.mesh.fsdp=32
 # Two minutes before its time is up the job is told, saves, and can be queued
 # again: the same command goes on. `.venv` needs "jax[cuda13]" beside `make
-# setup`. Tried with a stand-in for Slurm only: read it before you rely on it.
 set -euo pipefail
 config=$1 workdir=$2
 shift 2
