@@ -197,9 +197,21 @@ class Embed(nn.Module):
   def __call__(self, inputs: Array) -> Array:
     config = self.config
     table = self.param('embedding', UNSET, (config.vocab_size, config.width))
-    x = jnp.take(table, inputs, axis=0).astype(config.dtype)
+    x = jnp.take(gather_width(table), inputs, axis=0).astype(config.dtype)
     # The factor is rounded to the compute dtype, as Gemma was trained.
     return x * jnp.asarray(config.embed_scale, x.dtype)
+
+
+def gather_width(table: Array) -> Array:
+  """An embedding split by tokens alone, under a mesh.
+
+  Looking tokens up in a table that is split both ways, XLA would make every
+  row of the batch whole on every device first.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if 'tensor' not in mesh.axis_names or mesh.shape['tensor'] == 1:
+    return table
+  return jax.lax.with_sharding_constraint(table, P('tensor', None))
 
 
 def shard_rows(x: Array) -> Array:
