@@ -34,6 +34,7 @@ KEYS = {
 # Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
 GIVEN = (
   'score_fn', 'ema_decay', 'state_sharding', 'axis_name', 'total_steps',
+  'join',
 )  # fmt: skip
 
 

@@ -17,6 +17,15 @@ LossFn = Callable[[Params, Params, Batch, Array], Terms]
 Weigh = Callable[[Batch], dict[str, Array]]
 
 
+# (params, frozen) -> the same with every role's own, whole parameters.
+Join = Callable[[Params, Params], tuple[Params, Params]]
+
+
+def separate(params: Params, frozen: Params) -> tuple[Params, Params]:
+  """The `Join` of roles that share nothing."""
+  return params, frozen
+
+
 class TrainState(flax.struct.PyTreeNode):
   """All that a step updates, and all that a checkpoint holds.
 
@@ -89,6 +98,7 @@ def make_update(
   ema_decay: float = 0.0,
   axis_name: str | None = None,
   state_sharding: Any = None,
+  join: Join = separate,
 ):
   """Makes a pure `update(state, frozen, batch, weights, key)`, not compiled.
 
@@ -104,13 +114,15 @@ def make_update(
     axis_name: a mapped axis (`pmap`, `shard_map`) over which to sum; None
       under `jit`, where arrays are global.
     state_sharding: where the new state lives; None leaves it to XLA.
+    join: gives the loss every role's whole parameters, where roles share some
+      of them (LoRA); gradients are of what is in `state` alone.
 
   Returns:
     The update; it maps to (state, metrics), metrics being scalars.
   """
 
   def weighted_loss(params, frozen, batch, weights, key):
-    terms = loss_fn(params, frozen, batch, key)
+    terms = loss_fn(*join(params, frozen), batch, key)
     return weighted_sum(terms, weights)
 
   grad_fn = jax.value_and_grad(weighted_loss, has_aux=True)
@@ -151,16 +163,19 @@ def make_eval(
   weigh: Weigh,
   microbatches: int = 1,
   by_row: bool = False,
+  join: Join = separate,
 ):
   """Makes a compiled `evaluate(params, frozen, batch, key) -> metrics`.
 
   The whole held-out set is one batch, read in parts: its metrics are exact
   weighted means, however the parts differ. With `by_row` they are [B], what
   every row adds to the mean, and 'weight' is the row's share of the weights:
-  what an interval is made from.
+  what an interval is made from. `join` as for `make_update`.
   """
 
   def evaluate(params, frozen, batch, key):
+    params, frozen = join(params, frozen)
+
     def part_metrics(part):
       batch, weights, key = part
       terms = loss_fn(params, frozen, batch, key)

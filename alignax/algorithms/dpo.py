@@ -17,7 +17,8 @@ FROZEN = ('ref',)
 
 
 def make_step(models, tx, *, loss='dpo', average_logps=False, microbatches=1,
-              ema_decay=0.0, state_sharding=None, **loss_kw):  # fmt: skip
+              ema_decay=0.0, state_sharding=None, join=train.separate,
+              **loss_kw):  # fmt: skip
   """Makes `step(state, frozen, batch, key) -> (state, metrics)`.
 
   Reference log-probs come from `batch['ref_logps']` [B, 2, S] where they were
@@ -29,7 +30,7 @@ def make_step(models, tx, *, loss='dpo', average_logps=False, microbatches=1,
     loss: name of a pair loss with a reference: 'dpo', 'ipo', 'hinge',
       'robust_dpo', ...; or the dotted name of one of your own.
     average_logps: whether the loss sees log-probs per token instead of sums.
-    microbatches, ema_decay, state_sharding: see `train.make_update`.
+    microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `beta`, `label_smoothing`, ...
   """
   loss_fn = make_loss(
@@ -42,16 +43,17 @@ def make_step(models, tx, *, loss='dpo', average_logps=False, microbatches=1,
     microbatches=microbatches,
     ema_decay=ema_decay,
     state_sharding=state_sharding,
+    join=join,
   )
 
 
 def make_eval(models, *, microbatches=1, by_row=False, ema_decay=0.0,
-              **loss_kw):  # fmt: skip
+              join=train.separate, **loss_kw):  # fmt: skip
   """Makes `evaluate(params, frozen, batch, key)`: loss, margin, accuracy."""
   del ema_decay
   loss_fn = make_loss(models['policy'], **loss_kw)
   return train.make_eval(
-    loss_fn, weigh=weigh, microbatches=microbatches, by_row=by_row
+    loss_fn, weigh=weigh, microbatches=microbatches, by_row=by_row, join=join
   )
 
 

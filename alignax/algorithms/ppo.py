@@ -46,7 +46,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
               kl_in='reward', target_kl=0.0, kl_horizon=10000, gamma=1.0,
               lam=0.95, clip=0.2, value_clip=0.2, value_coef=0.1,
               entropy_coef=0.0, ptx_coef=0.0, shared_value=False, epochs=1,
-              minibatches=1, stop_kl=0.0, **update_kw):  # fmt: skip
+              minibatches=1, stop_kl=0.0, join=train.separate, **update_kw):  # fmt: skip
   """Makes `step(state, frozen, prompts, key) -> (state, metrics)`.
 
   Args:
@@ -76,7 +76,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     epochs, minibatches: passes over the rollout, and parts of a pass.
     stop_kl: when a minibatch is further than this from the rollout policy
       (k3, nats a token), the rest of the step is left out; 0: never.
-    **update_kw: see `train.make_update`.
+    join, **update_kw: see `train.make_update`.
   """
   _check(kl_in, kl_kind, target_kl)
   draw = sampling.make_sampling(
@@ -88,7 +88,8 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
   score_fn = score_fn or reward_model_scores(models['reward'])
 
   @jax.jit
-  def rollout(params, prompts, key):
+  def rollout(params, frozen, prompts, key):
+    params, _ = join(params, frozen)
     return sampling.sample(
       models['policy'],
       params['policy'],
@@ -99,6 +100,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     )
 
   def estimate(params, frozen, rows, scores, coef):
+    params, frozen = join(params, frozen)
     ref_logps = models['policy'].logps(
       frozen['ref'], rows, temperature=draw.logp_temperature
     )
@@ -152,7 +154,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
       shares['ptx'] = weights.per_token(batch['ptx']['mask'])
     return shares
 
-  update = train.make_update(loss_fn, tx, **update_kw)
+  update = train.make_update(loss_fn, tx, join=join, **update_kw)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def learn(state, frozen, rows, scores, ptx, key):
@@ -180,7 +182,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
       jax.random.fold_in(key, state.step)
     )
     tokens = {k: prompts[k] for k in ('inputs', 'segments', 'positions')}
-    rows = rollout(state.params, tokens, rollout_key)
+    rows = rollout(state.params, frozen, tokens, rollout_key)
     scores = score_fn(frozen, rows | {'row': prompts.get('row')})
     ptx = prompts.get('ptx')
     return learn(state, frozen, rows, scores, ptx, learn_key)

@@ -32,11 +32,11 @@ def make_step(models, tx, *, center=0.0, use_margins=False,
 
 
 def make_eval(models, *, microbatches=1, by_row=False,
-              ranking='plackett_luce', **_):  # fmt: skip
+              ranking='plackett_luce', join=train.separate, **_):  # fmt: skip
   """Makes `evaluate(params, frozen, batch, key)`: loss and accuracy."""
   loss_fn = make_loss(models['reward'], ranking=ranking)
   return train.make_eval(
-    loss_fn, weigh=weigh, microbatches=microbatches, by_row=by_row
+    loss_fn, weigh=weigh, microbatches=microbatches, by_row=by_row, join=join
   )
 
 

@@ -37,11 +37,16 @@ def make_step(models, tx, *, neftune=0.0, label_smoothing=0.0, z_loss=0.0,
   return train.make_train_step(loss_fn, tx, weigh=weigh(average), **step_kw)
 
 
-def make_eval(models, *, average='token', microbatches=1, by_row=False, **_):
+def make_eval(models, *, average='token', microbatches=1, by_row=False,
+              join=train.separate, **_):  # fmt: skip
   """Makes `evaluate(params, frozen, batch, key)`: the plain loss, no noise."""
   loss_fn = make_loss(models['policy'])
   return train.make_eval(
-    loss_fn, weigh=weigh(average), microbatches=microbatches, by_row=by_row
+    loss_fn,
+    weigh=weigh(average),
+    microbatches=microbatches,
+    by_row=by_row,
+    join=join,
   )
 
 
