@@ -34,7 +34,7 @@ KEYS = {
 # Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
 GIVEN = (
   'score_fn', 'ema_decay', 'state_sharding', 'axis_name', 'total_steps',
-  'join',
+  'join', 'exists',
 )  # fmt: skip
 
 
@@ -85,7 +85,8 @@ def algorithm_arguments(algorithm, config) -> dict:
   parameters = inspect.signature(algorithm.make_step).parameters
   more = []
   if 'loss_kw' in parameters:  # Goes to a loss, which is known by name.
-    more += keywords(algorithm.find_loss(kw.get('loss', 'dpo')))
+    loss = kw.get('loss', parameters['loss'].default)
+    more += keywords(algorithm.find_loss(loss))
   if any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
     more += keywords(train.make_update)
   check_keys(kw, algorithm.make_step, 'algorithm_kw', more)

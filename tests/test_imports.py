@@ -18,7 +18,7 @@ LAYERS = {
   ),
   1: (
     'train', 'optim', 'sharding', 'checkpoint', 'metrics', 'sampling',
-    'models', 'data', 'rewards',
+    'models', 'data', 'rewards', 'responses',
   ),
   2: ('algorithms', 'evals'),
   3: (
@@ -43,8 +43,10 @@ APART = {'algorithms'}
 SIDEWAYS = {
   ('models', 'checkpoint'),
   ('checkpoint', 'train'),
+  ('inner_steps', 'train'),
   ('rewards', 'data'),
   ('rewards', 'models'),
+  ('rewards', 'train'),
   ('rewards', 'sampling'),
   ('sampling', 'models'),
   ('sampling', 'data'),
