@@ -17,8 +17,8 @@ LAYERS = {
     'losses',
   ),
   1: (
-    'train', 'optim', 'sharding', 'checkpoint', 'metrics', 'sampling',
-    'models', 'data', 'rewards', 'responses',
+    'train', 'inner_steps', 'optim', 'sharding', 'checkpoint', 'metrics',
+    'sampling', 'models', 'data', 'rewards', 'responses',
   ),
   2: ('algorithms', 'evals'),
   3: (
