@@ -132,6 +132,20 @@ class Model:
     """Reads tokens [B, T] into the cache; hidden states [B, T, D]."""
     return self._apply(params, inputs, segments, positions, cache, None)
 
+  def repeat_cache(self, cache: Cache, times: int) -> Cache:
+    """Every row several times, next to each other: its tokens are read once.
+
+    For responses of a group, before `for_decoding`.
+    """
+    rows = lambda x, axis: jnp.repeat(x, times, axis=axis)
+    return cache.replace(
+      keys=rows(cache.keys, 1),
+      values=rows(cache.values, 1),
+      segments=rows(cache.segments, 0),
+      slot_positions=rows(cache.slot_positions, 0),
+      positions=rows(cache.positions, 0),
+    )
+
   def for_decoding(
     self, params: Params, cache: Cache, *, unroll: bool = False
   ) -> tuple[Params, Cache]:
