@@ -261,9 +261,22 @@ def load_data(config, algorithm, kw, tokenizer) -> Data:
     batch_size=d.batch_size,
     seed=config.seed,
     packing=d.packing,
+    **batch_kw(algorithm, kw, d),
     **hosts(),
   )
   return Data(batches, heldout, ptx, reports)
+
+
+def batch_kw(algorithm, kw: dict, given) -> dict:
+  """What the algorithm itself asks of its batches."""
+  wanted = algorithm.batch_kw(**kw) if hasattr(algorithm, 'batch_kw') else {}
+  for key in [key for key in wanted if key in given]:
+    if given[key] != wanted[key]:
+      raise ValueError(
+        f'data.{key} is {given[key]}, but with these algorithm_kw '
+        f'{algorithm.__name__} needs {wanted[key]}.'
+      )
+  return {k: v for k, v in wanted.items() if k not in given}
 
 
 def load_ptx(config, tokenizer) -> tuple[data.Batches, data.Report]:
