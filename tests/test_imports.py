@@ -18,12 +18,12 @@ LAYERS = {
   ),
   1: (
     'train', 'inner_steps', 'optim', 'sharding', 'checkpoint', 'metrics',
-    'sampling', 'models', 'data', 'rewards', 'responses',
+    'sampling', 'models', 'data', 'rewards', 'responses', 'lora', 'quantize',
   ),
   2: ('algorithms', 'evals'),
   3: (
     'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
-    'cli',
+    'sweeps', 'cli',
   ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -52,6 +52,9 @@ SIDEWAYS = {
   ('sampling', 'data'),
   ('models', 'sharding'),
   ('models', 'data'),
+  ('models', 'lora'),
+  ('models', 'quantize'),
+  ('lora', 'quantize'),
 }
 
 
