@@ -34,3 +34,8 @@ def response_lengths(batch: Batch) -> Array:
 def num_documents(batch: Batch) -> int:
   """S, the most documents that share a row."""
   return batch['examples'].shape[-1]
+
+
+def mean_logps(token_logps: Array, batch: Batch) -> Array:
+  """Log-prob per learned token of every response. [..., T] -> [..., S]."""
+  return sum_responses(token_logps, batch) / response_lengths(batch)
