@@ -16,8 +16,9 @@ and, where a held-out set makes sense, what is measured on it:
 Optional are, all called with the arguments of `make_step`:
 
   roles(...) -> (trained, frozen)      where arguments decide what is needed
-  init_extra(...) -> state.extra       what it adapts by itself
+  init_extra(params=, ...)             what it adapts by itself: state.extra
   updates_per_step(...) -> int         optimiser steps, if not one
+  learned_rows(batch_size, ...)        rows that a step learns from, if others
   batch_kw(...) -> {name: value}       what it asks of `alignax.data.Batches`
   reference_logps(ref, ...)            for `data.precompute_ref`
 
