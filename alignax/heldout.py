@@ -12,7 +12,7 @@ EVALS = 2  # Stream of the seed; the training loop has another.
 
 
 def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
-                    workdir):  # fmt: skip
+                    workdir, scorer):  # fmt: skip
   """Makes `evaluate(step, params, frozen) -> {name: number}`."""
   whole = heldout_batch(config, found, mesh)
   on_heldout = None
@@ -24,6 +24,9 @@ def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
       roles.models, **given, microbatches=parts
     )
   key = jax.random.fold_in(jax.random.key(config.seed), EVALS)
+  score_fn = None
+  if found.heldout is not None:
+    score_fn = scorer.score_fn(found.heldout.rows, single=True)
 
   def evaluate(step, params, frozen):
     numbers = {}
@@ -35,6 +38,7 @@ def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
         roles.models, params, frozen, tokenizer, found.heldout,
         number=config.evals.samples, seed=config.seed, **config.evals.sampling,
         scorer=config.evals.scorer, stop_ids=assemble.stop_ids(tokenizer),
+        score_fn=score_fn,
       )  # fmt: skip
       metrics.append_samples(workdir, [{'step': step, **r} for r in rows])
       numbers |= {f'samples/{k}': v for k, v in scores.items()}

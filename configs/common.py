@@ -29,6 +29,9 @@ def base(arg: str | None = None, **spec) -> tuple:
   config.algorithm_kw = {}
   # A directory, a GGUF file, a hub name, or a config to run first.
   config.init_from = ''
+  # Of online algorithms: name -> kind, weight, ...; see docs/rewards.md. Without
+  # any, they ask the role 'reward'.
+  config.rewards = {}
   # Where single roles start from, if elsewhere.
   config.role_from = dict(ref='', value='', reward='')
   config.tokenizer = ''  # A directory or hub name; that of init_from if ''.
@@ -92,6 +95,15 @@ def parse_arg(arg: str | None, **spec):
     kind = type(spec[name])
     args[name] = value in ('1', 'true', 'True') if kind is bool else kind(value)
   return args
+
+
+def loss_kw(name: str, **given) -> dict:
+  """The hyper-parameters of a loss, so that each is a key; `given` where it is
+  not the loss's own default."""
+  from alignax.losses import lookup
+
+  defaults = lookup.hyperparameters(lookup.find_loss(name, takes=()))
+  return defaults | {k: v for k, v in given.items() if k in defaults}
 
 
 def tiny(config, name: str, n: int, *, length: int = 64, heldout: int = 64):

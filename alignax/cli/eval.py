@@ -8,6 +8,7 @@ with 95 % intervals and written to WORKDIR/eval.json. With
 """
 
 import argparse
+import contextlib
 import json
 import math
 import pathlib
@@ -67,7 +68,7 @@ def evaluate(config, workdir, samples: int):
   """The step of the newest checkpoint, and an estimate of every number."""
   import jax
 
-  from alignax import assemble, checkpoint, checks, data, sharding
+  from alignax import assemble, checkpoint, checks, data, scoring, sharding
 
   algorithm = assemble.find_algorithm(config.algorithm)
   kw = checks.algorithm_arguments(algorithm, config)
@@ -84,15 +85,20 @@ def evaluate(config, workdir, samples: int):
       '--config.data.heldout_path=FILE.'
     )
   checkpoints = workdir / 'checkpoints'
-  with jax.set_mesh(mesh):
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(jax.set_mesh(mesh))
+    scorer = scoring.load(config, mesh, tokenizer, stack)
+    kw |= scorer.arguments(found.batches.rows)
     roles = assemble.load_roles(config, algorithm, kw, mesh, len(tokenizer))
+    roles = scorer.beside(roles)
     trained = {
       role: checkpoint.load_role(checkpoints, role, abstract(params))
       for role, params in roles.trained.items()
     }
     roles = roles._replace(trained=trained)
     estimates = on_heldout(config, algorithm, kw, roles, found, mesh)
-    estimates |= on_samples(config, roles, found, tokenizer, samples)
+    score_fn = scorer.score_fn(found.heldout.rows, single=True)
+    estimates |= on_samples(config, roles, found, tokenizer, samples, score_fn)
   if not estimates:
     raise ValueError(f'{config.algorithm} has nothing that is measured.')
   return max(int(p.name) for p in checkpoints.glob('[0-9]*')), estimates
@@ -139,7 +145,7 @@ def on_heldout(config, algorithm, kw, roles, found, mesh) -> dict:
   }
 
 
-def on_samples(config, roles, found, tokenizer, number: int) -> dict:
+def on_samples(config, roles, found, tokenizer, number: int, score_fn) -> dict:
   """Estimates of the scores of responses to held-out prompts."""
   from alignax import assemble
   from alignax.evals import intervals, samples
@@ -157,6 +163,7 @@ def on_samples(config, roles, found, tokenizer, number: int) -> dict:
     **config.evals.sampling,
     scorer=config.evals.scorer,
     stop_ids=assemble.stop_ids(tokenizer),
+    score_fn=score_fn,
   )
   columns = {}
   for row in rows:
@@ -164,8 +171,10 @@ def on_samples(config, roles, found, tokenizer, number: int) -> dict:
     more = scores if isinstance(scores, dict) else {}
     names = {'tokens': 'length', 'finished': 'finished', 'reward': 'reward'}
     plain = {new: row[old] for old, new in names.items() if old in row}
-    for name, value in (plain | more).items():
-      columns.setdefault(name, []).append(float(value))
+    parts = {f'rewards/{k}': v for k, v in row.get('rewards', {}).items()}
+    for name, value in (plain | more | parts).items():
+      if math.isfinite(value):  # Else a checker had no score for it.
+        columns.setdefault(name, []).append(float(value))
   return {
     f'samples/{name}': intervals.estimate(values)
     for name, values in columns.items()

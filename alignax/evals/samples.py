@@ -9,7 +9,7 @@ import importlib
 import jax
 import numpy as np
 
-from alignax import data, sampling, sharding
+from alignax import data, rewards, sampling, sharding
 
 SAMPLES = 3  # Stream of the seed: apart from those of the training loop.
 
@@ -28,6 +28,7 @@ def draw(
   top_p: float = 1.0,
   stop_ids=(),
   scorer: str = '',
+  score_fn=None,
 ) -> tuple[list[dict], dict[str, float]]:
   """Draws and scores samples.
 
@@ -42,6 +43,8 @@ def draw(
     seed: of the draws.
     max_new_tokens, temperature, top_p, stop_ids: of sampling.
     scorer: dotted name of a function (row, response) -> {name: number}, or ''.
+    score_fn: what the policy learns from (see `alignax.rewards`), of responses
+      to `examples.rows`; without it, the reward model in `frozen`.
 
   Returns:
     The samples, and the mean of every score.
@@ -64,7 +67,9 @@ def draw(
     )
   )
   samples, scores = _read(rows, prompts, tokenizer, *examples, scorer)
-  if 'reward' in frozen:
+  if score_fn is not None:
+    scores |= _add_rewards(score_fn, frozen, rows, examples[0], samples)
+  elif 'reward' in frozen:
     rewards = _rewards(models['reward'], frozen['reward'], rows)
     for sample, reward in zip(samples, rewards):
       sample['reward'] = float(reward)
@@ -93,6 +98,19 @@ def _logps(policy, params, batch, temperature):
 def _rewards(reward, params, rows) -> np.ndarray:
   scores = _scores(reward, params, {k: rows[k] for k in TOKENS})
   return sharding.to_host(scores)[:, 0]
+
+
+def _add_rewards(score_fn, frozen, rows, examples, samples) -> dict:
+  """Puts into every sample what it is worth; the means of that."""
+  numbers = np.array([example.row for example in examples], np.int32)
+  total, parts = score_fn(frozen, rows | {'row': numbers})
+  total, parts = sharding.to_host((jax.numpy.asarray(total), dict(parts)))
+  for i, sample in enumerate(samples):
+    sample['reward'] = float(total[i])
+    sample['rewards'] = {name: float(x[i]) for name, x in parts.items()}
+  means = rewards.summary(total, parts)
+  means['reward'] = rewards.mean_of(total, np.isfinite(total))
+  return {name: float(x) for name, x in means.items()}
 
 
 def _kl(policy, params, rows, temperature: float) -> float:

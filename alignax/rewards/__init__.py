@@ -10,15 +10,28 @@ from alignax.rewards.combine import (
   Term,
   leave_out,
   mean_of,
+  overlong_scores,
   summary,
   weighted_sum,
 )
-from alignax.rewards.models import reward_model_scores
+from alignax.rewards.endpoint import endpoint_scores
+from alignax.rewards.host import on_host
+from alignax.rewards.judge import judge_scores, make_prefer
+from alignax.rewards.models import ensemble_scores, reward_model_scores
+from alignax.rewards.pool import Pool, checker_scores
 
 __all__ = [
+  'Pool',
   'Term',
+  'checker_scores',
+  'endpoint_scores',
+  'ensemble_scores',
+  'judge_scores',
   'leave_out',
+  'make_prefer',
   'mean_of',
+  'on_host',
+  'overlong_scores',
   'reward_model_scores',
   'summary',
   'weighted_sum',

@@ -48,6 +48,26 @@ def weighted_sum(terms: Mapping[str, Term]) -> ScoreFn:
   return score_fn
 
 
+def overlong_scores(*, max_length: int, cache: int) -> ScoreFn:
+  """Makes the score function of DAPO's length penalty, in tokens.
+
+  Args: see `alignax.overlong_penalty`.
+  """
+  if not 0 < cache <= max_length:
+    raise ValueError(
+      f'cache is {cache} of a max_length of {max_length}; give a part of it.'
+    )
+
+  def score_fn(frozen, rows):
+    del frozen
+    lengths = rows['lengths']
+    return advantages.overlong_penalty(
+      lengths, max_length=max_length, cache=cache
+    ), {}
+
+  return score_fn
+
+
 def summary(scores: Array, parts: Mapping[str, Array]) -> dict[str, Array]:
   """Metrics of a batch: the mean of every reward, and what was left out.
 

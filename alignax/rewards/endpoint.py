@@ -1,0 +1,169 @@
+"""A judge behind an OpenAI-compatible HTTP endpoint.
+
+It reads a request and a response and writes a number, which is the score.
+"""
+
+import concurrent.futures
+import http.client
+import json
+import logging
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+
+from alignax.rewards.host import ScoreTexts
+from alignax.rewards.judge import check_template, question_of
+from alignax.rewards.pool import check_timeout
+
+GRADE = """\
+Below are a request and a response to it. Rate how correct and helpful the \
+response is with a whole number from 1 (useless) to 10 (perfect). You may \
+explain yourself in a sentence; end with the number in double brackets, as \
+[[5]].
+
+Request:
+{question}
+
+Response:
+{response}"""
+NUMBER = r'\[\[\s*(-?\d+(?:\.\d+)?)\s*\]\]'
+RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
+REFUSED = (401, 403, 404)  # No use to go on asking.
+LONGEST_WAIT = 60.0
+log = logging.getLogger(__name__)
+
+
+class EndpointError(RuntimeError):
+  """The endpoint refuses what the config says."""
+
+
+def endpoint_scores(
+  *,
+  model: str,
+  base_url: str = '',
+  api_key_env: str = 'OPENAI_API_KEY',
+  template: str = GRADE,
+  pattern: str = NUMBER,
+  least: float = 1.0,
+  most: float = 10.0,
+  max_tokens: int = 256,
+  timeout: float = 60.0,
+  retries: int = 4,
+  backoff: float = 1.0,
+  workers: int = 8,
+) -> ScoreTexts:
+  """Makes `score_texts` (see `host.on_host`) of an endpoint.
+
+  A response that it has no readable score for, whatever the reason, has none
+  here either: it is counted in the part 'failed', and the first is logged.
+
+  Args:
+    model: the endpoint's name of it.
+    base_url: up to and with /v1; '' reads the variable OPENAI_BASE_URL.
+    api_key_env: the environment variable that holds the key, if one is needed.
+      A key itself has no place in a config, which is written to disk.
+    template: of what it is asked, with {question} and {response}.
+    pattern: regular expression whose first group is the score; the last match
+      in the reply counts.
+    least, most: the range of scores; what lies outside is no score.
+    max_tokens: of the reply.
+    timeout: seconds of one try.
+    retries: further tries where it is busy, fails or cannot be reached.
+    backoff: seconds before the second try, doubled before each of the next;
+      unless it says itself how long to wait.
+    workers: requests at a time.
+  """
+  url = check_url(base_url) + '/chat/completions'
+  check_template(template, ('question', 'response'))
+  check_timeout(timeout)
+  wanted = re.compile(pattern)
+
+  def score(item):
+    row, text = item
+    asked = template.format(question=question_of(row), response=text)
+    body = {
+      'model': model,
+      'messages': [{'role': 'user', 'content': asked}],
+      'max_tokens': max_tokens,
+      'temperature': 0,
+    }
+    reply = post(
+      url, body, os.environ.get(api_key_env, ''),
+      timeout=timeout, retries=retries, backoff=backoff,
+    )  # fmt: skip
+    return number_in(reply, wanted, least, most)
+
+  def score_texts(rows, texts):
+    with concurrent.futures.ThreadPoolExecutor(workers) as threads:
+      found = list(threads.map(score, zip(rows, texts)))
+    for why in [x for x in found if isinstance(x, str)][:1]:
+      log.warning('Endpoint %s: %s', url, why)
+    scores = [np.nan if isinstance(x, str) else x for x in found]
+    scores = np.array(scores, np.float32)
+    return scores, {'failed': np.isnan(scores).astype(np.float32)}
+
+  return score_texts
+
+
+def post(url, body, key, *, timeout, retries, backoff) -> dict | str:
+  """The endpoint's answer, or why there is none."""
+  request = urllib.request.Request(url, json.dumps(body).encode())
+  request.add_header('Content-Type', 'application/json')
+  if key:  # Where it is redirected to, nobody needs the key.
+    request.add_unredirected_header('Authorization', f'Bearer {key}')
+  for attempt in range(retries + 1):
+    wait = backoff * 2**attempt
+    try:
+      with urllib.request.urlopen(request, timeout=timeout) as reply:
+        return json.load(reply)
+    except urllib.error.HTTPError as error:
+      why = f'HTTP {error.code}: {error.read(200).decode(errors="replace")}'
+      if error.code in REFUSED:
+        raise EndpointError(f'{url} answers {why}') from error
+      if error.code not in RETRIED:
+        return why
+      wait = seconds(error.headers.get('Retry-After'), wait)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+      why = f'{type(error).__name__}: {error}'
+    if attempt < retries:
+      time.sleep(min(wait, LONGEST_WAIT))
+  return f'{why} (after {retries + 1} tries)'
+
+
+def number_in(reply, pattern: re.Pattern, least, most) -> float | str:
+  """The score in an answer, or why there is none."""
+  if isinstance(reply, str):
+    return reply
+  try:
+    text = reply['choices'][0]['message']['content'] or ''
+  except (KeyError, IndexError, TypeError):
+    return f'no message in its answer: {reply!r:.200}'
+  found = pattern.findall(text)
+  if not found:
+    return f'no score in its reply: {text!r:.200}'
+  score = float(found[-1])
+  if not least <= score <= most:
+    return f'a score of {score:g}, not from {least:g} to {most:g}'
+  return score
+
+
+def seconds(text: str | None, otherwise: float) -> float:
+  """Of a Retry-After header; dates, which it may also hold, are not read."""
+  try:
+    return max(float(text), 0.0)
+  except (TypeError, ValueError):
+    return otherwise
+
+
+def check_url(base_url: str) -> str:
+  url = base_url or os.environ.get('OPENAI_BASE_URL', '')
+  if not url.startswith(('http://', 'https://')):
+    raise ValueError(
+      f'base_url is {url!r}; give the address of the endpoint, as '
+      'http://localhost:8000/v1, there or in the variable OPENAI_BASE_URL.'
+    )
+  return url.rstrip('/')
