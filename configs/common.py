@@ -69,6 +69,15 @@ def base(arg: str | None = None, **spec) -> tuple:
     b2=0.95,
     eps=1e-8,
   )
+  # Adapters on a frozen base that all roles share; rank 0 trains everything.
+  config.lora = dict(
+    rank=0,
+    alpha=16.0,
+    targets=r'^layers/(attn|mlp)/\w+/kernel$',  # All projections.
+    dora=False,
+    rslora=False,
+    base='float32',  # How the base is kept; or 'bfloat16', 'int8', 'nf4'.
+  )
   config.ema_decay = 0.0
   config.max_skipped = 10  # Updates that are not finite, in a row, before stop.
   config.mesh = dict(data=-1, fsdp=1, tensor=1)

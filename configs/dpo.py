@@ -1,6 +1,10 @@
 r"""DPO: learn from comparisons without a reward model.
 
   alignax train --config=configs/dpo.py:size=tiny --workdir=runs/dpo
+
+With `loss=` it is one of its relatives: ipo, hinge, robust_dpo, exo_pair,
+nca_pair, bco_pair, sppo, aot, apo_zero, apo_down, discopop; or the dotted name
+of your own. What else a loss takes is in `algorithm_kw`.
 """
 
 from configs import common
@@ -12,9 +16,11 @@ def get_config(arg=None):
   config.algorithm_kw = dict(
     loss=args.loss,
     average_logps=False,
-    beta=args.beta,
-    label_smoothing=0.0,
+    ld_alpha=1.0,
+    wpo=False,
+    nll_coef=0.0,
     microbatches=1,
+    **common.loss_kw(args.loss, beta=args.beta),
   )
   config.data.packing = True
   config.optimizer.update(learning_rate=1e-6, warmup_steps=10)

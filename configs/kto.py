@@ -12,9 +12,9 @@ from configs import common
 def get_config(arg=None):
   config, args = common.base(arg, data='', init_from='', loss='kto', beta=0.1)
   config.algorithm = 'alignax.algorithms.kto'
-  config.algorithm_kw = dict(loss=args.loss, beta=args.beta, microbatches=1)
-  if args.loss in ('kto', 'apo_zero_unpaired'):
-    config.algorithm_kw.update(desirable_weight=1.0, undesirable_weight=1.0)
+  config.algorithm_kw = dict(
+    loss=args.loss, microbatches=1, **common.loss_kw(args.loss, beta=args.beta)
+  )
   config.data.packing = True
   config.optimizer.update(learning_rate=1e-6, warmup_steps=10)
   if args.size == 'tiny':

@@ -46,3 +46,10 @@ def names(takes: tuple[str, ...]) -> list[str]:
 def arguments(loss: Callable) -> list[str]:
   """Names of all arguments of a loss."""
   return list(inspect.signature(loss).parameters)
+
+
+def hyperparameters(loss: Callable) -> dict:
+  """The keyword arguments of a loss that a config can give, with defaults."""
+  found = inspect.signature(loss).parameters.values()
+  keywords = [p for p in found if p.kind == p.KEYWORD_ONLY]
+  return {p.name: p.default for p in keywords if p.default is not None}
