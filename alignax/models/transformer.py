@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from alignax.models import attention, rope
 from alignax.models.config import Config
+from alignax.models.contract import contract
 from alignax.types import Array
 
 ACTIVATIONS = {
@@ -87,8 +88,7 @@ class Linear(nn.Module):
   def __call__(self, x: Array) -> Array:
     axes = len(self.inputs)
     kernel = self.param('kernel', UNSET, (*self.inputs, *self.outputs))
-    contract = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
-    y = jax.lax.dot_general(x, kernel.astype(self.dtype), (contract, ((), ())))
+    y = contract(x, kernel.astype(self.dtype), axes)
     if self.use_bias:
       bias = self.param('bias', UNSET, self.outputs)
       y += bias.astype(self.dtype)
