@@ -101,14 +101,19 @@ def load_roles(config, algorithm, kw, mesh, vocab_size: int) -> Roles:
       frozen=role in frozen,
       both_heads=role == 'policy' and kw.get('shared_value', False),
     )
-    rows = params[role]['embed']['embedding'].shape[0]
-    if rows < vocab_size:
-      raise ValueError(
-        f'The tokenizer has {vocab_size} tokens, the model of role {role!r} '
-        f'({source or "fresh"}) only {rows}: they do not belong together.'
-      )
+    check_vocabulary(params[role], vocab_size, role, source)
   pick = lambda names: {role: params[role] for role in names}
   return Roles(found, pick(trained), pick(frozen))
+
+
+def check_vocabulary(params: Params, vocab_size: int, role: str, source: str):
+  """Raises if a model lacks tokens that it will be given."""
+  rows = params['embed']['embedding'].shape[0]
+  if rows < vocab_size:
+    raise ValueError(
+      f'The tokenizer has {vocab_size} tokens, the model of role {role!r} '
+      f'({source or "fresh"}) only {rows}: they do not belong together.'
+    )
 
 
 def load_role(config, role: str, source: str, mesh, *, frozen: bool = False,
@@ -203,10 +208,13 @@ def _stored_role(source: str, role: str) -> str | None:
 
 def make_state(config, algorithm, kw, roles: Roles, tx, mesh):
   """The state before the first step, and where each part of it lives."""
-  extra = algorithm.init_extra(**kw) if hasattr(algorithm, 'init_extra') else {}
-  init = lambda params: train.init_state(
-    params, tx, ema=config.ema_decay > 0, extra=extra
-  )
+
+  def init(params):
+    extra = None
+    if hasattr(algorithm, 'init_extra'):
+      extra = algorithm.init_extra(params=params, **kw)
+    return train.init_state(params, tx, ema=config.ema_decay > 0, extra=extra)
+
   where = sharding.shard_by_rules(
     mesh, sharding.TRANSFORMER_RULES, jax.eval_shape(init, roles.trained)
   )
@@ -261,9 +269,22 @@ def load_data(config, algorithm, kw, tokenizer) -> Data:
     batch_size=d.batch_size,
     seed=config.seed,
     packing=d.packing,
+    **batch_kw(algorithm, kw, d),
     **hosts(),
   )
   return Data(batches, heldout, ptx, reports)
+
+
+def batch_kw(algorithm, kw: dict, given) -> dict:
+  """What the algorithm itself asks of its batches."""
+  wanted = algorithm.batch_kw(**kw) if hasattr(algorithm, 'batch_kw') else {}
+  for key in [key for key in wanted if key in given]:
+    if given[key] != wanted[key]:
+      raise ValueError(
+        f'data.{key} is {given[key]}, but with these algorithm_kw '
+        f'{algorithm.__name__} needs {wanted[key]}.'
+      )
+  return {k: v for k, v in wanted.items() if k not in given}
 
 
 def load_ptx(config, tokenizer) -> tuple[data.Batches, data.Report]:

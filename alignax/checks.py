@@ -17,7 +17,7 @@ KEYS = {
   '': (
     'seed', 'total_steps', 'algorithm', 'algorithm_kw', 'init_from',
     'role_from', 'tokenizer', 'model', 'data', 'optimizer', 'ema_decay',
-    'max_skipped', 'mesh', 'checkpoint', 'log', 'evals',
+    'max_skipped', 'mesh', 'checkpoint', 'log', 'evals', 'rewards',
   ),
   'role_from': ('ref', 'value', 'reward'),
   'data': (
@@ -34,7 +34,7 @@ KEYS = {
 # Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
 GIVEN = (
   'score_fn', 'ema_decay', 'state_sharding', 'axis_name', 'total_steps',
-  'join',
+  'join', 'exists',
 )  # fmt: skip
 
 
@@ -85,7 +85,8 @@ def algorithm_arguments(algorithm, config) -> dict:
   parameters = inspect.signature(algorithm.make_step).parameters
   more = []
   if 'loss_kw' in parameters:  # Goes to a loss, which is known by name.
-    more += keywords(algorithm.find_loss(kw.get('loss', 'dpo')))
+    loss = kw.get('loss', parameters['loss'].default)
+    more += keywords(algorithm.find_loss(loss))
   if any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
     more += keywords(train.make_update)
   check_keys(kw, algorithm.make_step, 'algorithm_kw', more)
@@ -117,7 +118,7 @@ def check_model(config):
     )
 
 
-def check_batch(config, kw, mesh):
+def check_batch(config, algorithm, kw, mesh):
   """Raises if a batch does not divide over devices and parts of a step."""
   size = config.data.batch_size
   rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
@@ -126,9 +127,18 @@ def check_batch(config, kw, mesh):
       f'data.batch_size is {size}, which does not divide over data * fsdp = '
       f'{rows} devices: change it, or the mesh.'
     )
+  learned = size
+  if hasattr(algorithm, 'learned_rows'):
+    learned = algorithm.learned_rows(size, **kw)
   parts = kw.get('minibatches', 1) * kw.get('microbatches', 1)
-  if size % parts:
+  if learned % parts:
     raise ValueError(
-      f'data.batch_size is {size}, which does not divide into {parts} '
-      'minibatches and microbatches of algorithm_kw.'
+      f'A step learns from {learned} rows (data.batch_size is {size}), which '
+      f'do not divide into {parts} minibatches and microbatches of '
+      'algorithm_kw.'
+    )
+  if size % (rows * kw.get('rounds', 1)):
+    raise ValueError(
+      f'data.batch_size is {size}, which does not divide into '
+      f'algorithm_kw.rounds = {kw["rounds"]} rounds over {rows} devices.'
     )

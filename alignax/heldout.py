@@ -56,6 +56,7 @@ def heldout_batch(config, found, mesh):
     batch_size=size,
     seed=0,
     packing=config.data.packing,
+    mismatched=found.batches.mismatched,
     shuffle=False,
     repeat=False,
     **assemble.hosts(),

@@ -123,7 +123,7 @@ def decay_mask(params):
 
 
 def _muon(rate, b1, b2, eps, weight_decay):
-  """Muon on the kernels of layers, Adam on the rest (embeddings, scales)."""
+  """Muon on the matrices of layers, Adam on the rest (embeddings, scales)."""
 
   def dimensions(params):
     return jax.tree_util.tree_map_with_path(_muon_dimensions, params)
@@ -151,11 +151,14 @@ def _muon(rate, b1, b2, eps, weight_decay):
 
 
 def _muon_dimensions(path, leaf):
-  """Which axes of a stacked kernel [L, ...] Muon takes as one matrix's."""
+  """Which axes of a stacked kernel [L, ...] Muon takes as one matrix's.
+
+  The two factors of an adapter are matrices of their own.
+  """
   name = _name(path)
-  if not re.search(r'layers/.*kernel$', name):
+  if not re.search(r'layers/.*(kernel|lora_[ab])$', name):
     return None
-  if name.endswith('out/kernel'):  # [L, H, head_dim, D]
+  if re.search('out/(kernel|lora_a)$', name):  # [L, H, head_dim, ...]
     return contrib.MuonDimensionNumbers((1, 2), (3,))
   outputs = tuple(range(2, leaf.ndim))  # [L, D, ...]
   return contrib.MuonDimensionNumbers((1,), outputs)

@@ -21,7 +21,9 @@ def with_reference(config, algorithm, roles, found, mesh, workdir):
     raise ValueError(
       f'data.precompute_ref: {config.algorithm} has no reference log-probs.'
     )
-  compute = algorithm.reference_logps(roles.models['ref'])
+  compute = algorithm.reference_logps(
+    roles.models['ref'], **config.algorithm_kw
+  )
   ref = roles.frozen.pop('ref')
   path = workdir / 'reference.npz'
   sets = {'training': found.batches.examples, 'heldout': found.heldout}

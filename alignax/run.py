@@ -18,6 +18,7 @@ from alignax import (
   metrics,
   models,
   reference,
+  scoring,
   sharding,
 )
 
@@ -55,7 +56,8 @@ def train(config, workdir, *, load_config=None) -> dict:
   tx = assemble.make_optimizer(config, algorithm, kw)
   mesh = sharding.make_mesh(**config.mesh)
   checks.check_model(config)
-  checks.check_batch(config, kw, mesh)
+  scoring.check(config, algorithm)
+  checks.check_batch(config, algorithm, kw, mesh)
   workdir.mkdir(parents=True, exist_ok=True)
   config = run_stages(config, workdir, load_config)
   describe.write_description(config, workdir)
@@ -68,8 +70,12 @@ def train(config, workdir, *, load_config=None) -> dict:
   if 'stop_ids' in kw and not kw['stop_ids']:
     kw['stop_ids'] = assemble.stop_ids(tokenizer)
 
-  with jax.set_mesh(mesh):
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(jax.set_mesh(mesh))
+    scorer = scoring.load(config, mesh, tokenizer, stack)
+    kw |= scorer.arguments(found.batches.rows)
     roles = assemble.load_roles(config, algorithm, kw, mesh, len(tokenizer))
+    roles = scorer.beside(roles)
     main = algorithm.TRAINED[0]
     models.write_description(workdir, roles.models[main])
     tokenizer.save_pretrained(workdir)
@@ -81,7 +87,7 @@ def train(config, workdir, *, load_config=None) -> dict:
       roles.models, tx, **kw, ema_decay=config.ema_decay, state_sharding=where
     )
     evaluate = heldout.make_evaluation(
-      config, algorithm, kw, roles, found, tokenizer, mesh, workdir
+      config, algorithm, kw, roles, found, tokenizer, mesh, workdir, scorer
     )
     saver = make_saver(config, workdir)
     start = saver.latest or 0
@@ -186,6 +192,11 @@ def run_stages(config, workdir, load_config):
   config.init_from = resolve(config.init_from)
   for role, source in config.role_from.items():
     config.role_from[role] = resolve(source)
+  for reward in config.rewards.values():
+    if 'source' in reward:
+      reward.source = resolve(reward.source)
+    if 'members' in reward:
+      reward.members = tuple(resolve(member) for member in reward.members)
   return config
 
 
@@ -278,4 +289,3 @@ def stop_signals():
   finally:
     for number, previous in old.items():
       signal.signal(number, previous)
-

@@ -20,6 +20,19 @@ TRANSFORMER_RULES: Rules = (
   (r'attn/out/kernel$', P(None, 'tensor', None, 'fsdp')),
   (r'mlp/(gate|up)/kernel$', P(None, 'fsdp', 'tensor')),
   (r'mlp/down/kernel$', P(None, 'tensor', 'fsdp')),
+  # Adapters are split as their kernel is; their rank is small, and whole.
+  (r'(embed|lm_head)/lora_[ab]$', P()),
+  (r'(attn/[qkv]|mlp/(gate|up))/lora_a$', P(None, 'fsdp')),
+  (r'(attn/out|mlp/down)/lora_a$', P(None, 'tensor')),
+  (r'(attn/[qkv]|mlp/(gate|up))/lora_b$', P(None, None, 'tensor')),
+  (r'(attn/out|mlp/down)/lora_b$', P(None, None, 'fsdp')),
+  (r'(attn/[qkv]|mlp/(gate|up))/(magnitude|lora_gain)$', P(None, 'tensor')),
+  (r'(attn/out|mlp/down)/(magnitude|lora_gain)$', P(None, 'fsdp')),
+  # Quantised kernels: nf4 has all inputs and all outputs on an axis each.
+  (r'attn/out/(bfloat16|int8)/codes$', P(None, 'tensor', None, 'fsdp')),
+  (r'(attn/[qkv]|mlp/(gate|up))/\w+/codes$', P(None, 'fsdp', 'tensor')),
+  (r'(attn/out|mlp/down)/\w+/codes$', P(None, 'tensor', 'fsdp')),
+  (r'(int8|nf4)/absmax(_scale|_mean)?$', P()),  # Little beside the codes.
   (r'norm/scale$', P()),
   (r'value_head/(kernel|bias)$', P()),
   (r'ns_coeffs$', P()),  # Muon's constants.

@@ -17,13 +17,15 @@ LAYERS = {
     'losses',
   ),
   1: (
-    'train', 'optim', 'sharding', 'checkpoint', 'metrics', 'sampling',
-    'models', 'data', 'rewards',
+    'train', 'inner_steps', 'optim', 'sharding', 'checkpoint', 'metrics',
+    'sampling', 'models', 'data', 'rewards', 'rollouts', 'responses', 'lora',
+    'quantize',
   ),
   2: ('algorithms', 'evals'),
   3: (
     'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
-    'cli',
+    'scoring',
+    'sweeps', 'cli',
   ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -43,13 +45,24 @@ APART = {'algorithms'}
 SIDEWAYS = {
   ('models', 'checkpoint'),
   ('checkpoint', 'train'),
+  ('inner_steps', 'train'),
+  ('rollouts', 'models'),
+  ('rollouts', 'rewards'),
+  ('rollouts', 'sampling'),
+  ('rollouts', 'sharding'),
+  ('rollouts', 'train'),
   ('rewards', 'data'),
   ('rewards', 'models'),
+  ('rewards', 'train'),
+  ('rewards', 'sharding'),
   ('rewards', 'sampling'),
   ('sampling', 'models'),
   ('sampling', 'data'),
   ('models', 'sharding'),
   ('models', 'data'),
+  ('models', 'lora'),
+  ('models', 'quantize'),
+  ('lora', 'quantize'),
 }
 
 

@@ -84,6 +84,17 @@ def comparisons(batch=8, candidates=2, seed=0):
   }
 
 
+def unpaired(batch=8, seed=0):
+  """Good and bad responses, and prompts with responses to others."""
+  rng = np.random.default_rng(seed)
+  examples = np.ones((batch, 1), bool)
+  return text(batch, seed) | {
+    'examples': examples,
+    'desirable': rng.random((batch, 1)) < 0.5,
+    'mismatched': text(batch, seed + 100) | {'examples': examples},
+  }
+
+
 def prompts(batch=8, length=5, seed=0):
   """Prompts of different lengths, padded on the left."""
   rng = np.random.default_rng(seed)

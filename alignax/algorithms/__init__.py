@@ -13,6 +13,15 @@ and, where a held-out set makes sense, what is measured on it:
   make_eval(models, *, ..., microbatches)
       -> evaluate(params, frozen, batch, key) -> metrics
 
+Optional are, all called with the arguments of `make_step`:
+
+  roles(...) -> (trained, frozen)      where arguments decide what is needed
+  init_extra(params=, ...)             what it adapts by itself: state.extra
+  updates_per_step(...) -> int         optimiser steps, if not one
+  learned_rows(batch_size, ...)        rows that a step learns from, if others
+  batch_kw(...) -> {name: value}       what it asks of `alignax.data.Batches`
+  reference_logps(ref, ...)            for `data.precompute_ref`
+
 `models` maps roles to `alignax.models.Model`. Hyper-parameters are keyword
 arguments; a config only names them. A module of your own, anywhere on the path,
 is used by its dotted name: `config.algorithm = 'my_lab.my_algorithm'`.

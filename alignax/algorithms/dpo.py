@@ -3,22 +3,32 @@
 A batch holds pairs: every array is [B, 2, T], with the preferred response in
 [:, 0] and the other in [:, 1]. So the two stay on one device, and one forward
 pass serves both. A row may hold S packed pairs, told apart by segment.
+
+IPO, SLiC, EXO, APO and every other loss of `alignax.losses.preference` and
+`anchored` is this algorithm with `loss=` its name.
 """
 
-import importlib
+import functools
 
 import jax
+import jax.numpy as jnp
 
-from alignax import logps, losses, train, weights
+from alignax import losses, responses, train, weights
+from alignax.losses import lookup
 
 DATA = 'pairs'
 TRAINED = ('policy',)
 FROZEN = ('ref',)
+TAKES = (
+  'chosen_logps', 'rejected_logps', 'ref_chosen_logps', 'ref_rejected_logps'
+)  # fmt: skip
+
+find_loss = functools.partial(lookup.find_loss, takes=TAKES)
 
 
-def make_step(models, tx, *, loss='dpo', average_logps=False, microbatches=1,
-              ema_decay=0.0, state_sharding=None, join=train.separate,
-              **loss_kw):  # fmt: skip
+def make_step(models, tx, *, loss='dpo', average_logps=False, ld_alpha=1.0,
+              wpo=False, nll_coef=0.0, microbatches=1, ema_decay=0.0,
+              state_sharding=None, join=train.separate, **loss_kw):  # fmt: skip
   """Makes `step(state, frozen, batch, key) -> (state, metrics)`.
 
   Reference log-probs come from `batch['ref_logps']` [B, 2, S] where they were
@@ -30,16 +40,34 @@ def make_step(models, tx, *, loss='dpo', average_logps=False, microbatches=1,
     loss: name of a pair loss with a reference: 'dpo', 'ipo', 'hinge',
       'robust_dpo', ...; or the dotted name of one of your own.
     average_logps: whether the loss sees log-probs per token instead of sums.
+    ld_alpha: weight of the tokens past the length of the shorter response, see
+      `alignax.ld_logps`; 1 is DPO, less makes it care less for length.
+    wpo: whether pairs count by how likely they are under the policy, see
+      `alignax.wpo_weights`.
+    nll_coef: weight of the negative log-likelihood of the chosen response, a
+      mean over its tokens (RPO: Pang et al., eq. 1,
+      https://arxiv.org/abs/2404.19733).
     microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `beta`, `label_smoothing`, ...
   """
+  if compares_whole_batches(loss) and microbatches > 1:
+    raise ValueError(
+      f'microbatches is {microbatches}, but the loss {loss!r} compares all '
+      'pairs of a batch: set it to 1, or take a smaller batch.'
+    )
   loss_fn = make_loss(
-    models['policy'], loss=loss, average_logps=average_logps, **loss_kw
+    models['policy'],
+    loss=loss,
+    average_logps=average_logps,
+    ld_alpha=ld_alpha,
+    wpo=wpo,
+    nll_coef=nll_coef,
+    **loss_kw,
   )
   return train.make_train_step(
     loss_fn,
     tx,
-    weigh=weigh,
+    weigh=make_weigh(nll_coef),
     microbatches=microbatches,
     ema_decay=ema_decay,
     state_sharding=state_sharding,
@@ -48,72 +76,119 @@ def make_step(models, tx, *, loss='dpo', average_logps=False, microbatches=1,
 
 
 def make_eval(models, *, microbatches=1, by_row=False, ema_decay=0.0,
-              join=train.separate, **loss_kw):  # fmt: skip
+              nll_coef=0.0, join=train.separate, **loss_kw):  # fmt: skip
   """Makes `evaluate(params, frozen, batch, key)`: loss, margin, accuracy."""
   del ema_decay
-  loss_fn = make_loss(models['policy'], **loss_kw)
   return train.make_eval(
-    loss_fn, weigh=weigh, microbatches=microbatches, by_row=by_row, join=join
+    make_loss(models['policy'], nll_coef=nll_coef, **loss_kw),
+    weigh=make_weigh(nll_coef),
+    microbatches=microbatches,
+    by_row=by_row,
+    join=join,
   )
 
 
-def make_loss(policy, *, loss='dpo', average_logps=False, **loss_kw):
-  """Makes the loss of every pair, [B, S]."""
+def make_loss(policy, *, loss='dpo', average_logps=False, ld_alpha=1.0,
+              wpo=False, nll_coef=0.0, **loss_kw):  # fmt: skip
+  """Makes the loss of every pair, [B, S], and of every chosen token, [B, T]."""
   pair_loss = find_loss(loss)
+  read = functools.partial(
+    sequence_logps, average=average_logps, ld_alpha=ld_alpha
+  )
 
   def loss_fn(params, frozen, batch, key):
     del key  # No dropout: it would part the policy from its reference.
-    policy_logps = response_logps(policy, params['policy'], batch)  # [B, 2, S]
+    if wpo:
+      token_logps, likeness = logps_and_wpo(policy, params['policy'], batch)
+    else:
+      token_logps = policy.logps(params['policy'], batch)
+    policy_logps = read(token_logps, batch)  # [B, 2, S]
     ref_logps = batch.get('ref_logps')
     if ref_logps is None:
-      ref_logps = response_logps(policy, frozen['ref'], batch)
-    if average_logps:
-      lengths = response_lengths(batch)
-      policy_logps, ref_logps = policy_logps / lengths, ref_logps / lengths
+      ref_logps = read(policy.logps(frozen['ref'], batch), batch)
+    elif average_logps:
+      ref_logps = ref_logps / responses.response_lengths(batch)
     pair = lambda x: (x[:, 0], x[:, 1])
-    loss, metrics = pair_loss(*pair(policy_logps), *pair(ref_logps), **loss_kw)
+    more = dict(loss_kw)
+    if compares_whole_batches(loss):
+      more['exists'] = batch['examples']
+    value, metrics = pair_loss(*pair(policy_logps), *pair(ref_logps), **more)
     metrics |= dict(zip(('logps/chosen', 'logps/rejected'), pair(policy_logps)))
-    return {'pair': (loss, metrics)}
+    if wpo:
+      share = likeness[:, 0] * likeness[:, 1]
+      value, metrics['wpo/weight'] = share * value, share
+    terms = {'pair': (value, metrics)}
+    if nll_coef:
+      nll, _ = losses.nll_loss(token_logps[:, 0])
+      terms['nll'] = (nll_coef * nll, {'nll': nll})
+    return terms
 
   return loss_fn
 
 
-def weigh(batch):
-  """Every pair alike."""
-  return {'pair': weights.per_example(batch['examples'])}
+def make_weigh(nll_coef=0.0):
+  """Every pair alike, and in the likelihood every chosen response alike."""
+
+  def weigh(batch):
+    shares = {'pair': weights.per_example(batch['examples'])}
+    if nll_coef:
+      shares['nll'] = weights.per_sequence(
+        batch['mask'][:, 0], batch['segments'][:, 0]
+      )
+    return shares
+
+  return weigh
 
 
-def response_logps(policy, params, batch):
-  """Log-prob of every packed response. Tokens [B, N, T] -> [B, N, S]."""
-  num = batch['examples'].shape[-1]
-  token_logps = policy.logps(params, batch)
-  return logps.sequence_logps(
-    token_logps, batch['mask'], batch['segments'], num
+def sequence_logps(token_logps, batch, *, average=False, ld_alpha=1.0):
+  """What the loss sees of every response. [B, 2, T] -> [B, 2, S]."""
+  lengths = responses.response_lengths(batch)
+  if ld_alpha == 1:
+    found = responses.sum_responses(token_logps, batch)
+  else:
+    shorter = jnp.min(lengths, axis=1, keepdims=True)
+    found = losses.ld_logps(
+      token_logps,
+      batch['mask'],
+      jnp.broadcast_to(shorter, lengths.shape),
+      batch['segments'],
+      responses.num_documents(batch),
+      alpha=ld_alpha,
+    )
+  return found / lengths if average else found
+
+
+def logps_and_wpo(policy, params, batch):
+  """Log-probs [B, 2, T] and `wpo_weights` [B, 2, S], from one forward pass."""
+  hidden = policy.hidden(params, batch)
+  stats = policy.head_stats_of(params, hidden, batch)
+  # The normaliser at half the temperature is that of the squares.
+  squares = policy.head_stats_of(
+    *jax.lax.stop_gradient((params, hidden)), batch, temperature=0.5
   )
+  likeness = losses.wpo_weights(
+    stats.logps,
+    squares.logz - 2 * stats.logz,
+    batch['mask'],
+    batch['segments'],
+    responses.num_documents(batch),
+  )
+  return stats.logps, likeness
 
 
-def response_lengths(batch):
-  """Tokens of every packed response, at least 1. [B, N, T] -> [B, N, S]."""
-  num = batch['examples'].shape[-1]
-  lengths = logps.sequence_lengths(batch['mask'], batch['segments'], num)
-  return jax.numpy.maximum(lengths, 1)
-
-
-def reference_logps(policy):
+def reference_logps(policy, *, ld_alpha=1.0, **_):
   """Makes a compiled (params, batch) -> `ref_logps` [B, 2, S].
 
   Computed once for the whole data set, the reference need not stay in memory.
   """
-  return jax.jit(lambda params, batch: response_logps(policy, params, batch))
+  return jax.jit(
+    lambda params, batch: sequence_logps(
+      policy.logps(params, batch), batch, ld_alpha=ld_alpha
+    )
+  )
 
 
-def find_loss(name):
-  """The function that a config's loss name means."""
-  if '.' in name:
-    module, function = name.rsplit('.', 1)
-    return getattr(importlib.import_module(module), function)
-  known = [n for n in dir(losses) if n.endswith('_loss')]
-  if f'{name}_loss' not in known:
-    short = ', '.join(n.removesuffix('_loss') for n in known)
-    raise ValueError(f'There is no loss {name!r}; there are {short}.')
-  return getattr(losses, f'{name}_loss')
+def compares_whole_batches(loss):
+  """Whether a pair's loss depends on the other pairs: then it takes `exists`,
+  to know which there are."""
+  return 'exists' in lookup.arguments(find_loss(loss))

@@ -15,7 +15,15 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from alignax import advantages, losses, sampling, train, weights
+from alignax import (
+  advantages,
+  inner_steps,
+  losses,
+  rewards,
+  sampling,
+  train,
+  weights,
+)
 from alignax.models import values_of
 
 DATA = 'prompts'
@@ -54,8 +62,9 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     models: 'policy' (the reference is the same model); 'value' unless it is
       shared; 'reward' unless there is a `score_fn`.
     tx: the optimiser; it takes `epochs * minibatches` updates a step.
-    score_fn: (frozen, rows) -> scores [B], on the device or on the host; None
-      asks the reward model.
+    score_fn: (frozen, rows) -> (scores [B], parts {name: [B]}), on the device
+      or on the host, see `alignax.rewards`; None asks the reward model. A
+      response whose score is NaN is left out.
     max_new_tokens: of a response.
     temperature, top_k, top_p, stop_ids: of sampling. Log-probs are at the
       temperature everywhere: rollout, reference and update.
@@ -86,7 +95,9 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
   read = functools.partial(
     _logps_and_values, models, shared_value, draw.logp_temperature
   )
-  score_fn = score_fn or reward_model_scores(models['reward'])
+  score_fn = score_fn or rewards.reward_model_scores(
+    models['reward'], join=join
+  )
 
   @jax.jit
   def rollout(params, frozen, prompts, key):
@@ -102,6 +113,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
 
   def estimate(params, frozen, rows, scores, coef):
     params, frozen = join(params, frozen)
+    rows, scores, scored = rewards.leave_out(rows, scores)
     ref_logps = models['policy'].logps(
       frozen['ref'], rows, temperature=draw.logp_temperature
     )
@@ -111,18 +123,18 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     if score_clip:
       scores = jnp.clip(scores, -score_clip, score_clip)
     scores -= missing_eos_penalty * ~rows['finished']
-    rewards = advantages.shaped_rewards(
+    gains = advantages.shaped_rewards(
       scores, kl, mask, kl_coef=coef if kl_in == 'reward' else 0.0
     )
     if whiten_rewards:
-      rewards = advantages.whiten(rewards, mask, shift=False)
-    adv, returns = advantages.gae(rewards, values, mask, gamma=gamma, lam=lam)
+      gains = advantages.whiten(gains, mask, shift=False)
+    adv, returns = advantages.gae(gains, values, mask, gamma=gamma, lam=lam)
     if whiten_advantages:
       adv = advantages.whiten(adv, mask)
     batch = {k: rows[k] for k in TOKENS} | dict(
       ref_logps=ref_logps, values=values, advantages=adv, returns=returns
     )
-    return batch, _objective(rows, ref_logps, scores, coef)
+    return batch, _objective(rows, ref_logps, scores, scored, coef)
 
   def loss_fn(params, frozen, batch, key):
     del frozen, key
@@ -165,8 +177,8 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     if ptx_coef:
       batch['ptx'] = ptx
     order_key, update_key = jax.random.split(key)
-    parts = shuffled_parts(order_key, batch, epochs, minibatches)
-    state, metrics = update_until(
+    parts = inner_steps.shuffled_parts(order_key, batch, epochs, minibatches)
+    state, metrics = inner_steps.update_until(
       lambda state, part: update(state, frozen, part, weigh(part), update_key),
       state,
       parts,
@@ -184,75 +196,15 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     )
     tokens = {k: prompts[k] for k in ('inputs', 'segments', 'positions')}
     rows = rollout(state.params, frozen, tokens, rollout_key)
-    scores = score_fn(frozen, rows | {'row': prompts.get('row')})
+    scores, parts = score_fn(frozen, rows | {'row': prompts.get('row')})
     ptx = prompts.get('ptx')
-    return learn(state, frozen, rows, scores, ptx, learn_key)
+    state, metrics = learn(state, frozen, rows, scores, ptx, learn_key)
+    return state, metrics | rewards.summary(scores, parts)
 
   return step
 
 
 TOKENS = ('inputs', 'targets', 'segments', 'positions', 'mask', 'logps')
-
-
-def reward_model_scores(reward):
-  """Makes a `score_fn` of the frozen reward model."""
-  scores = jax.jit(lambda params, rows: reward.scores(params, rows)[:, 0])
-
-  def score_fn(frozen, rows):
-    return scores(frozen['reward'], {k: rows[k] for k in TOKENS[:-1]})
-
-  return score_fn
-
-
-def shuffled_parts(key, batch, epochs, minibatches):
-  """Every epoch's minibatches, rows drawn anew. -> [epochs * minibatches, ...].
-
-  Rows of different arrays that belong together stay together: everything is
-  permuted alike, but for the pretraining rows, which have their own number.
-  """
-
-  def epoch(key):
-    def permute(x):
-      order = jax.random.permutation(key, x.shape[0])
-      return jnp.take(x, order, axis=0)
-
-    return train.split(jax.tree.map(permute, batch), minibatches)
-
-  if minibatches == 1:  # The order of rows does not matter.
-    repeat = lambda x: jnp.broadcast_to(x, (epochs, *x.shape))
-    return jax.tree.map(repeat, batch)
-  parts = jax.vmap(epoch)(jax.random.split(key, epochs))
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
-
-
-def update_until(update, state, parts, stop_kl):
-  """Updates part by part, until one has moved further than `stop_kl`.
-
-  It stops on the device: no number goes to the host, none recompiles.
-  Metrics are means over the updates that were made.
-  """
-
-  def one(carry, part):
-    state, stopped = carry
-    if not stop_kl:  # No branch, which would have the state copied.
-      state, metrics = update(state, part)
-      return (state, stopped), (metrics, ~stopped)
-    shapes = jax.eval_shape(update, state, part)[1]
-    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    state, metrics = jax.lax.cond(
-      stopped,
-      lambda state: (state, nothing),
-      lambda state: update(state, part),
-      state,
-    )
-    far = metrics['policy/approx_kl'] > stop_kl
-    return (state, stopped | far), (metrics, ~stopped)
-
-  start = (state, jnp.zeros((), bool))
-  (state, _), (metrics, made) = jax.lax.scan(one, start, parts)
-  count = jnp.sum(made)
-  means = jax.tree.map(lambda x: jnp.sum(x) / count, metrics)
-  return state, means | {'updates': count.astype(jnp.float32)}
 
 
 def _logps_and_values(models, shared, temperature, params, batch, *,
@@ -270,19 +222,21 @@ def _logps_and_values(models, shared, temperature, params, batch, *,
   return stats.logps, values, stats.entropy
 
 
-def _objective(rows, ref_logps, scores, coef):
-  """What the step is after, as means over responses."""
-  log_ratios = jnp.where(rows['mask'], rows['logps'] - ref_logps, 0.0)
-  kl = jnp.sum(log_ratios, axis=1)
-  tokens = jnp.maximum(jnp.sum(rows['mask']), 1)
+def _objective(rows, ref_logps, scores, scored, coef):
+  """What the step is after, as means over the responses with a score."""
+  mean = lambda x: rewards.mean_of(x.astype(jnp.float32), scored)
+  mask = rows['mask']
+  kl = jnp.sum(rows['logps'] - ref_logps, axis=1, where=mask)
+  surprise = -jnp.sum(rows['logps'], where=mask)
+  score = mean(scores)
   return {
-    'objective/score': jnp.mean(scores),
-    'objective/score_std': jnp.std(scores),
-    'objective/kl': jnp.mean(kl),
-    'objective/reward': jnp.mean(scores - coef * kl),
-    'objective/entropy': -jnp.sum(rows['logps']) / tokens,
-    'objective/length': jnp.mean(rows['lengths'].astype(jnp.float32)),
-    'objective/finished': jnp.mean(rows['finished'].astype(jnp.float32)),
+    'objective/score': score,
+    'objective/score_std': jnp.sqrt(mean((scores - score) ** 2)),
+    'objective/kl': mean(kl),
+    'objective/reward': mean(scores - coef * kl),
+    'objective/entropy': surprise / jnp.maximum(jnp.sum(mask), 1),
+    'objective/length': mean(rows['lengths']),
+    'objective/finished': mean(rows['finished']),
     'kl_coef': coef,
   }
 

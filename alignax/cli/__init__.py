@@ -12,6 +12,7 @@ VERBS = {
   'eval': 'measure a trained run on its held-out rows',
   'import': 'store a model of Hugging Face or GGUF in our format',
   'export': 'write a model or run as a Hugging Face directory',
+  'sweep': 'train many runs, each once, here or on a cluster',
   'report': 'compare runs on one page',
 }
 MODULES = {'import': 'import_model', 'export': 'export_model'}

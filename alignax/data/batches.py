@@ -10,6 +10,7 @@ import grain
 import numpy as np
 
 from alignax.data.examples import KINDS, Example
+from alignax.data.mismatched import mismatched_rows
 from alignax.data.packing import best_fit, make_row
 
 _FOREVER = 2**40  # steps; more than anyone takes, and grain can count them
@@ -47,6 +48,7 @@ class Batches(Sequence):
     shuffle: bool = True,
     repeat: bool = True,
     weights: Sequence[float] | None = None,
+    mismatched: bool = False,
     process_index: int = 0,
     process_count: int = 1,
   ):
@@ -62,12 +64,17 @@ class Batches(Sequence):
       shuffle: a new order in every epoch, instead of that of the examples.
       repeat: go on with the next epoch after the last row.
       weights: weight of every source; those of the examples if None.
+      mismatched: whether unpaired batches have `mismatched`, a batch of the
+        same prompts with responses to others of them.
       process_index: number of this host.
       process_count: number of hosts.
     """
     weights = weights or getattr(examples, 'weights', None)
     _check_examples(examples, kind, length, packing)
+    if mismatched and kind != 'unpaired':
+      raise ValueError(f"mismatched: kind is {kind!r}, expected 'unpaired'")
     self.kind, self.length, self.repeat = kind, length, repeat
+    self.mismatched = mismatched
     self.rows = getattr(examples, 'rows', ())
     self.examples = examples
     parts = _by_source(examples, weights)
@@ -83,8 +90,8 @@ class Batches(Sequence):
     _check_sizes(
       batch_size, self.num_rows, process_count, process_index, repeat
     )
-    self.batch_size, self._per_host = batch_size, batch_size // process_count
-    self._first = process_index * self._per_host
+    self.batch_size, share = batch_size, batch_size // process_count
+    self._mine = slice(process_index * share, (process_index + 1) * share)
     self._order = _order(bins, seed, shuffle, repeat, weights)
 
   def __len__(self) -> int:
@@ -95,8 +102,13 @@ class Batches(Sequence):
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:
     """This host's rows of the batch of a step."""
-    rows = [self._row(numbers) for numbers in self._numbers(step)]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    batch = self._stack(self._examples(step, self._mine))
+    if self.mismatched:
+      # Partners may be in rows of other hosts.
+      rows = self._examples(step, slice(0, self.batch_size))
+      others = mismatched_rows(rows, self.length)
+      batch['mismatched'] = self._stack(others[self._mine], ref_logps=False)
+    return batch
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
     """One epoch."""
@@ -121,30 +133,38 @@ class Batches(Sequence):
   def where(self, step: int, *, most: int = 8) -> str:
     """Files and numbers of the rows in this host's batch of a step."""
     name = getattr(self.rows, 'where', lambda row: f'row {row}')
-    rows = [self.examples[n].row for row in self._numbers(step) for n in row]
+    rows = self._examples(step, self._mine)
+    rows = [example.row for row in rows for example in row]
     rows = list(dict.fromkeys(rows))
     more = f' and {len(rows) - most} more' if len(rows) > most else ''
     return ', '.join(map(name, rows[:most])) + more
 
-  def _numbers(self, step: int) -> list[Sequence[int]]:
-    """The examples, by number, in each of this host's rows of a step."""
+  def _examples(self, step: int, part: slice) -> list[list[Example]]:
+    """The examples in each row of a step, of this part of its rows."""
     if step < 0 or (not self.repeat and step >= len(self)):
       raise IndexError(f'step {step} of {len(self)}')
-    start = int(step) * self.batch_size + self._first
-    rows = range(start, start + self._per_host)
+    start = int(step) * self.batch_size
+    rows = range(start, start + self.batch_size)[part]
     # Beyond the end of one pass there is padding.
     beyond = lambda i: not self.repeat and i >= self.num_rows
-    return [() if beyond(i) else self._order[i] for i in rows]
+    numbers = [() if beyond(i) else self._order[i] for i in rows]
+    return [[self.examples[n] for n in row] for row in numbers]
 
-  def _row(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
-    return make_row(
-      [self.examples[number] for number in numbers],
-      kind=self.kind,
-      length=self.length,
-      segments=self.num_segments,
-      candidates=self.num_candidates,
-      ref_logps=self.examples[0].ref_logps is not None,
-    )
+  def _stack(self, rows, *, ref_logps: bool = True) -> dict[str, np.ndarray]:
+    """A batch of rows, each given by the examples that share it."""
+    ref_logps = ref_logps and self.examples[0].ref_logps is not None
+    rows = [
+      make_row(
+        row,
+        kind=self.kind,
+        length=self.length,
+        segments=self.num_segments,
+        candidates=self.num_candidates,
+        ref_logps=ref_logps,
+      )
+      for row in rows
+    ]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _by_source(examples, weights) -> list[list[int]]:

@@ -14,7 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from alignax import fused_head
+from alignax import fused_head, quantize
 from alignax.models.config import Config
 from alignax.models.init import random_params
 from alignax.models.transformer import Cache, Transformer
@@ -132,6 +132,20 @@ class Model:
     """Reads tokens [B, T] into the cache; hidden states [B, T, D]."""
     return self._apply(params, inputs, segments, positions, cache, None)
 
+  def repeat_cache(self, cache: Cache, times: int) -> Cache:
+    """Every row several times, next to each other: its tokens are read once.
+
+    For responses of a group, before `for_decoding`.
+    """
+    rows = lambda x, axis: jnp.repeat(x, times, axis=axis)
+    return cache.replace(
+      keys=rows(cache.keys, 1),
+      values=rows(cache.values, 1),
+      segments=rows(cache.segments, 0),
+      slot_positions=rows(cache.slot_positions, 0),
+      positions=rows(cache.positions, 0),
+    )
+
   def for_decoding(
     self, params: Params, cache: Cache, *, unroll: bool = False
   ) -> tuple[Params, Cache]:
@@ -144,10 +158,9 @@ class Model:
     bfloat16 XLA may round elsewhere than it does in training.
     """
     params = {k: v for k, v in params.items() if k != 'value_head'}
-    cast = lambda path, x: (
-      x if path[-1].key == 'scale' else x.astype(self.config.dtype)
-    )  # Norms multiply in float32.
-    params = jax.tree_util.tree_map_with_path(cast, params)
+    params = jax.tree_util.tree_map_with_path(
+      functools.partial(_cast_weight, self.config.dtype), params
+    )
     if not unroll:
       return params, cache
     layers = [
@@ -199,6 +212,14 @@ class Model:
     )
     cap = self.config.final_softcap
     return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+def _cast_weight(dtype: str, path, x: Array) -> Array:
+  """To the dtype of the computation, unless it computes in another."""
+  keys = [key.key for key in path]
+  if keys[-1] == 'scale' or set(keys) & set(quantize.KINDS):
+    return x  # Norms, and what kernels are quantised by, multiply in float32.
+  return x.astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

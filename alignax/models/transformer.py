@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from alignax import lora, quantize
 from alignax.models import attention, rope
 from alignax.models.config import Config
 from alignax.models.contract import contract
@@ -77,7 +78,11 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Module):
-  """Contracts the last `len(inputs)` axes of x with a kernel."""
+  """Contracts the last `len(inputs)` axes of x with a kernel.
+
+  Its parameters may be a kernel, or what is stored of one (`quantize`), and
+  the factors of an adapter beside it (`lora`).
+  """
 
   inputs: tuple[int, ...]
   outputs: tuple[int, ...]
@@ -86,13 +91,43 @@ class Linear(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    axes = len(self.inputs)
-    kernel = self.param('kernel', UNSET, (*self.inputs, *self.outputs))
-    y = contract(x, kernel.astype(self.dtype), axes)
+    axes, shape = len(self.inputs), (*self.inputs, *self.outputs)
+    stored = given(self, quantize.KINDS)
+    if not stored:
+      stored = {'kernel': self.param('kernel', UNSET, shape)}
+    y = _times_stored(x, stored, shape, axes)
+    adapter = given(self, lora.LEAVES)
+    if adapter:
+      low = contract(x, adapter['lora_a'].astype(self.dtype), axes)
+      y += contract(low, adapter['lora_b'].astype(self.dtype), 1)
+    if 'lora_gain' in adapter:
+      y *= adapter['lora_gain'].astype(self.dtype)
     if self.use_bias:
       bias = self.param('bias', UNSET, self.outputs)
       y += bias.astype(self.dtype)
     return y
+
+
+def given(module: nn.Module, names) -> dict[str, Any]:
+  """Those of a module's parameters that it need not have."""
+  return {
+    name: module.get_variable('params', name)
+    for name in names
+    if module.has_variable('params', name)
+  }
+
+
+def _times_stored(x: Array, stored, shape, axes: int) -> Array:
+  """x times a kernel that may be stored in fewer bits than it is used in."""
+  times = lambda x, stored: contract(
+    x, quantize.dequantise(stored, shape, x.dtype), axes
+  )
+  kernel = stored.get('kernel')
+  if kernel is not None and kernel.dtype.itemsize >= x.dtype.itemsize:
+    return times(x, stored)
+  # The backward pass makes the kernel again: kept for it, the kernels of all
+  # layers would be the copy of the base that storing it small is to avoid.
+  return jax.checkpoint(times, prevent_cse=False)(x, stored)
 
 
 class Attention(nn.Module):
@@ -197,7 +232,11 @@ class Embed(nn.Module):
   def __call__(self, inputs: Array) -> Array:
     config = self.config
     table = self.param('embedding', UNSET, (config.vocab_size, config.width))
-    x = jnp.take(gather_width(table), inputs, axis=0).astype(config.dtype)
+    look_up = lambda rows: jnp.take(rows, inputs, axis=0).astype(config.dtype)
+    x = look_up(gather_width(table))
+    adapter = given(self, lora.LEAVES)
+    if adapter:
+      x += look_up(adapter['lora_a']) @ adapter['lora_b'].astype(x.dtype)
     # The factor is rounded to the compute dtype, as Gemma was trained.
     return x * jnp.asarray(config.embed_scale, x.dtype)
 

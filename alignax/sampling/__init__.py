@@ -1,7 +1,13 @@
 """Sampling from a model: one compiled program, its numbers are arrays."""
 
 from alignax.sampling.prompts import left_pad
-from alignax.sampling.sampler import SampleState, advance, sample, start
+from alignax.sampling.sampler import (
+  SampleState,
+  advance,
+  repeat_rows,
+  sample,
+  start,
+)
 from alignax.sampling.settings import Sampling, make_sampling
 from alignax.sampling.text import Response, encode, generate
 
@@ -14,6 +20,7 @@ __all__ = [
   'generate',
   'left_pad',
   'make_sampling',
+  'repeat_rows',
   'sample',
   'start',
 ]

@@ -45,7 +45,7 @@ class SampleState(flax.struct.PyTreeNode):
 
 
 @functools.partial(
-  jax.jit, static_argnames=('model', 'max_new_tokens', 'unroll')
+  jax.jit, static_argnames=('model', 'max_new_tokens', 'group', 'unroll')
 )
 def sample(
   model,
@@ -55,12 +55,13 @@ def sample(
   sampling: Sampling,
   *,
   max_new_tokens: int,
+  group: int = 1,
   unroll: bool = False,
 ) -> Batch:
-  """Samples a response to every prompt; one compiled program.
+  """Samples responses to every prompt; one compiled program.
 
-  Compiled once for a model, B, P and `max_new_tokens`: the key and every number
-  in `sampling` are arrays. It ends as soon as every row is done.
+  Compiled once for a model, B, P, `max_new_tokens` and `group`: the key and
+  every number in `sampling` are arrays. It ends as soon as every row is done.
 
   Training recomputes `logps` by `model.logps(params, rows, temperature=
   sampling.logp_temperature)`: they are the policy's, of the temperature alone.
@@ -68,16 +69,18 @@ def sample(
   top-p, min-p, penalties and forbidden stops (all zero if greedy).
 
   Args:
-    model: has `init_cache`, `extend`, `for_decoding` and `decode`, as
-      `alignax.models.Model`.
+    model: has `init_cache`, `extend`, `for_decoding` and `decode`, and for
+      groups `repeat_cache`, as `alignax.models.Model`.
     params: of the model.
     prompts: `inputs`, `segments` (1; 0 is padding) and `positions`, [B, P],
       padded on the left. A row of padding alone yields an empty response.
-    key: one key; or keys [B], to tie a row's randomness to something other
-      than its place. A row's draws depend on nothing but its key.
+    key: one key; or one for every response, [B * G], to tie its randomness to
+      something other than its place. It decides alone what a row draws.
     sampling: from `make_sampling`.
     max_new_tokens: N, size of the response buffer. `sampling.limit` may end
       responses earlier.
+    group: G, responses to each prompt, which is read once; they stand next to
+      each other, so results have B * G rows for the B prompts.
     unroll: compile the layers one by one, see `Model.for_decoding`.
 
   Returns:
@@ -87,10 +90,16 @@ def sample(
     `finished` [B] says which rows drew a stop token.
   """
   params, state = start(
-    model, params, prompts, key, max_new_tokens=max_new_tokens, unroll=unroll
+    model,
+    params,
+    prompts,
+    key,
+    max_new_tokens=max_new_tokens,
+    group=group,
+    unroll=unroll,
   )
   state = advance(model, params, state, sampling, until=max_new_tokens)
-  return as_rows(prompts, state)
+  return as_rows(repeat_rows(prompts, group), state)
 
 
 def start(
@@ -100,19 +109,24 @@ def start(
   key: Array,
   *,
   max_new_tokens: int,
+  group: int = 1,
   unroll: bool = False,
 ) -> tuple[Params, SampleState]:
   """Reads the prompts [B, P] into a cache with room for the responses.
 
-  Returns the parameters as `advance` wants them, and the state.
+  Returns the parameters as `advance` wants them, and the state of B * G rows.
   """
+  _check_shapes(prompts, max_new_tokens, group)
   inputs, segments = prompts['inputs'], prompts['segments']
-  _check_shapes(prompts, max_new_tokens)
   batch, length = inputs.shape
   cache = model.init_cache(batch, length + max_new_tokens - 1)
   if length > 1:  # The last token is read by the first decoding step.
     before = (inputs, segments, prompts['positions'])
     _, cache = model.extend(params, cache, *(x[:, :-1] for x in before))
+  if group > 1:
+    cache = model.repeat_cache(cache, group)
+    inputs, segments = repeat_rows((inputs, segments), group)
+    batch *= group
   params, cache = model.for_decoding(params, cache, unroll=unroll)
   last = inputs[:, -1]
   vocab_size = jax.eval_shape(model.decode, params, cache, last)[0].shape[-1]
@@ -177,6 +191,11 @@ def as_rows(prompts: Batch, state: SampleState) -> Batch:
   }
 
 
+def repeat_rows(tree, group: int):
+  """Every row `group` times, next to each other. [B, ...] -> [B * G, ...]."""
+  return jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), tree)
+
+
 def _append(state, tokens, logps, sampler_logps, stop_ids) -> SampleState:
   """Writes one drawn token a row; nothing to rows that are done."""
   alive = ~state.done
@@ -205,7 +224,7 @@ def _mark(seen: Array, tokens: Array) -> Array:
   return seen.at[tokens].set(True, mode='drop')
 
 
-def _check_shapes(prompts: Batch, max_new_tokens: int):
+def _check_shapes(prompts: Batch, max_new_tokens: int, group: int):
   names = ('inputs', 'segments', 'positions')
   missing = [name for name in names if name not in prompts]
   if missing:
@@ -217,5 +236,6 @@ def _check_shapes(prompts: Batch, max_new_tokens: int):
     raise ValueError(f'prompts must all be [B, P]; found {shapes}.')
   if shapes['inputs'][1] == 0:
     raise ValueError('prompts have no tokens (P = 0); give at least one each.')
-  if max_new_tokens < 1:
-    raise ValueError(f'max_new_tokens is {max_new_tokens}; give at least 1.')
+  for name, count in ('max_new_tokens', max_new_tokens), ('group', group):
+    if count < 1:
+      raise ValueError(f'{name} is {count}; give at least 1.')

@@ -104,7 +104,7 @@ def loss_and_gradient(model, params, batch, **kw):
   @jax.value_and_grad
   def total(policy):
     terms = loss_fn({'policy': policy}, {'ref': params['ref']}, batch, KEY)
-    return train.weighted_sum(terms, dpo.weigh(batch))[0]
+    return train.weighted_sum(terms, dpo.make_weigh()(batch))[0]
 
   return total(params['policy'])
 
@@ -160,9 +160,7 @@ class TestLoss:
   def test_another_loss_by_name(self):
     margin = np.array([1.0, -1.0])
     want = (margin - 1 / (2 * 0.5)) ** 2
-    np.testing.assert_allclose(
-      self.loss(loss='ipo', beta=0.5), want, atol=1e-6
-    )
+    np.testing.assert_allclose(self.loss(loss='ipo', beta=0.5), want, atol=1e-6)
 
   def test_a_loss_of_ones_own_by_its_dotted_name(self):
     np.testing.assert_allclose(
@@ -170,5 +168,5 @@ class TestLoss:
     )
 
   def test_an_unknown_loss_lists_those_there_are(self):
-    with pytest.raises(ValueError, match="no loss 'dop'; there are .*dpo"):
+    with pytest.raises(ValueError, match="no loss 'dop' .* did you mean 'dpo'"):
       self.loss(loss='dop')

@@ -8,7 +8,7 @@ import pytest
 import tiny_worlds as worlds
 import toy_models as toys
 
-from alignax import train
+from alignax import inner_steps, train
 from alignax.algorithms import ppo, sft
 
 KEY = jax.random.key(0)
@@ -17,13 +17,13 @@ GOOD = 4  # The token that is worth something.
 
 
 def nothing(frozen, rows):
-  return np.zeros(len(rows['lengths']), np.float32)
+  return np.zeros(len(rows['lengths']), np.float32), {}
 
 
 def good_tokens(frozen, rows):
   """The share of a response that is the good token."""
   good = np.sum((rows['targets'] == GOOD) & rows['mask'], axis=1)
-  return (good / np.asarray(rows['lengths'])).astype(np.float32)
+  return (good / np.asarray(rows['lengths'])).astype(np.float32), {}
 
 
 def build(tx=None, *, policy=None, ref=None, score_fn=good_tokens, **kw):
@@ -111,20 +111,20 @@ class TestScores:
     assert row['objective/score'] == pytest.approx(want, rel=1e-5)
 
   def test_scores_are_clipped_on_both_sides(self):
-    far = lambda frozen, rows: np.where(np.arange(32) < 8, -9, 9.0)
+    far = lambda frozen, rows: (np.where(np.arange(32) < 8, -9, 9.0), {})
     _, (row,) = run(score_fn=far, score_clip=1.5)
     assert row['objective/score'] == pytest.approx((24 - 8) / 32 * 1.5)
 
   def test_the_penalty_comes_after_the_clip(self):
-    high = lambda frozen, rows: np.full(32, 9.0)
+    high = lambda frozen, rows: (np.full(32, 9.0), {})
     _, (row,) = run(score_fn=high, score_clip=1.0, missing_eos_penalty=3.0)
     assert row['objective/score'] == pytest.approx(1 - 3)
 
   def test_whitened_rewards_do_not_know_their_scale(self):
     # Of mean zero: it is kept, whatever it is.
     balanced = lambda scale: lambda frozen, rows: (
-      scale * np.where(np.arange(32) % 2, 1.0, -1.0)
-    )
+      scale * np.where(np.arange(32) % 2, 1.0, -1.0), {},
+    )  # fmt: skip
     kw = dict(kl_coef=0.0, whiten_rewards=True)
     _, (one,) = run(score_fn=balanced(1), **kw)
     _, (ten,) = run(score_fn=balanced(10), **kw)
@@ -134,7 +134,7 @@ class TestScores:
 
   def test_whitened_advantages_do_not_know_their_scale(self):
     kw = dict(kl_coef=0.0, value_coef=0.0, tx=optax.sgd(1.0))
-    tenfold = lambda frozen, rows: 10 * good_tokens(frozen, rows)
+    tenfold = lambda *given: (10 * good_tokens(*given)[0], {})
     one, _ = run(score_fn=good_tokens, **kw)
     ten, _ = run(score_fn=tenfold, **kw)
     worlds.assert_trees_close(one.params, ten.params, atol=1e-5)
@@ -249,7 +249,7 @@ class TestParts:
 
   def parts(self, epochs=3, minibatches=2):
     return jax.device_get(
-      ppo.shuffled_parts(KEY, self.batch, epochs, minibatches)
+      inner_steps.shuffled_parts(KEY, self.batch, epochs, minibatches)
     )
 
   def test_rows_that_belong_together_stay_together(self):

@@ -1,0 +1,57 @@
+"""Several updates from one rollout: epochs of shuffled minibatches."""
+
+import jax
+import jax.numpy as jnp
+
+from alignax import train
+
+
+def shuffled_parts(key, batch, epochs, minibatches):
+  """Every epoch's minibatches, rows drawn anew. -> [epochs * minibatches, ...].
+
+  Rows of different arrays that belong together stay together: everything is
+  permuted alike, but for the pretraining rows, which have their own number.
+  """
+
+  def epoch(key):
+    def permute(x):
+      order = jax.random.permutation(key, x.shape[0])
+      return jnp.take(x, order, axis=0)
+
+    return train.split(jax.tree.map(permute, batch), minibatches)
+
+  if minibatches == 1:  # The order of rows does not matter.
+    repeat = lambda x: jnp.broadcast_to(x, (epochs, *x.shape))
+    return jax.tree.map(repeat, batch)
+  parts = jax.vmap(epoch)(jax.random.split(key, epochs))
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
+
+
+def update_until(update, state, parts, stop_kl):
+  """Updates part by part, until one has moved further than `stop_kl`.
+
+  It stops on the device: no number goes to the host, none recompiles.
+  Metrics are means over the updates that were made.
+  """
+
+  def one(carry, part):
+    state, stopped = carry
+    if not stop_kl:  # No branch, which would have the state copied.
+      state, metrics = update(state, part)
+      return (state, stopped), (metrics, ~stopped)
+    shapes = jax.eval_shape(update, state, part)[1]
+    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    state, metrics = jax.lax.cond(
+      stopped,
+      lambda state: (state, nothing),
+      lambda state: update(state, part),
+      state,
+    )
+    far = metrics['policy/approx_kl'] > stop_kl
+    return (state, stopped | far), (metrics, ~stopped)
+
+  start = (state, jnp.zeros((), bool))
+  (state, _), (metrics, made) = jax.lax.scan(one, start, parts)
+  count = jnp.sum(made)
+  means = jax.tree.map(lambda x: jnp.sum(x) / count, metrics)
+  return state, means | {'updates': count.astype(jnp.float32)}

@@ -1,0 +1,92 @@
+"""Several rewards as one, each logged by itself; and responses without one."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from alignax import advantages
+from alignax.types import Array, Batch
+
+# (frozen, rows) -> (scores [B], parts {name: [B]})
+ScoreFn = Callable[..., tuple[Array, dict[str, Array]]]
+
+
+class Term(NamedTuple):
+  """One of several rewards.
+
+  Attributes:
+    score_fn: what gives it.
+    weight: of it in the sum; 0 only logs it.
+    standardise: zero mean and unit variance over the batch, so that rewards of
+      different scales can be weighed against each other.
+    clip: largest absolute value, after that; 0 clips nothing.
+  """
+
+  score_fn: ScoreFn
+  weight: float = 1.0
+  standardise: bool = False
+  clip: float = 0.0
+
+
+def weighted_sum(terms: Mapping[str, Term]) -> ScoreFn:
+  """Makes the score function of several rewards, Σ weight · reward.
+
+  Its parts are every reward as it was given, before it is standardised and
+  clipped. A response that lacks a score of one of those with a weight has none.
+  """
+
+  def score_fn(frozen, rows):
+    total, parts = jnp.zeros(rows['lengths'].shape), {}
+    for name, term in terms.items():
+      scores, inner = term.score_fn(frozen, rows)
+      parts |= {name: scores} | {f'{name}/{k}': v for k, v in inner.items()}
+      if term.weight:  # Else what is not a number would still be one in sum.
+        total += term.weight * _shaped(scores, term)
+    return total, parts
+
+  return score_fn
+
+
+def summary(scores: Array, parts: Mapping[str, Array]) -> dict[str, Array]:
+  """Metrics of a batch: the mean of every reward, and what was left out.
+
+  Means are over the responses that have that reward.
+  """
+  means = {
+    f'rewards/{name}': mean_of(x, jnp.isfinite(x)) for name, x in parts.items()
+  }
+  return means | {'rewards/excluded': jnp.sum(~jnp.isfinite(scores))}
+
+
+def leave_out(rows: Batch, scores: Array) -> tuple[Batch, Array, Array]:
+  """Rows from which nothing is learned where there is no score.
+
+  Such a response keeps its place, and loses its mask: no mean, weight or loss
+  counts it.
+
+  Args:
+    rows: with `mask` [B, T].
+    scores: [B]; NaN or infinite where there is none.
+
+  Returns:
+    The rows, the scores (0 where there is none), and which there are, [B].
+  """
+  scored = jnp.isfinite(scores)
+  rows = rows | {'mask': rows['mask'] & scored[:, None]}
+  return rows, jnp.where(scored, scores, 0.0), scored
+
+
+def mean_of(x: Array, scored: Array) -> Array:
+  """The mean of those that count; 0 where none does."""
+  x, scored = jnp.asarray(x), jnp.asarray(scored)
+  return jnp.sum(x, where=scored) / jnp.maximum(jnp.sum(scored), 1)
+
+
+def _shaped(scores, term):
+  scores = jnp.asarray(scores, jnp.float32)
+  if term.standardise:
+    scored = jnp.isfinite(scores)
+    white = advantages.whiten(scores, scored)
+    scores = jnp.where(scored, white, scores)
+  return jnp.clip(scores, -term.clip, term.clip) if term.clip else scores

@@ -1,0 +1,173 @@
+"""What online algorithms do before they learn: sample groups, have them scored.
+
+A group is the G responses to one prompt; its rows stand next to each other, so
+that scores [P * G] reshape to [P, G].
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alignax import rewards, sampling, sharding, train
+from alignax.models.transformer import shard_rows
+
+TOKENS = ('inputs', 'targets', 'segments', 'positions', 'mask', 'logps')
+
+
+def own_policy(params, frozen):
+  """Samples come from the policy that is trained."""
+  del frozen
+  return params['policy']
+
+
+def make_rollout(model, draw, *, max_new_tokens, group=1, rounds=1,
+                 whose=own_policy, join=train.separate):  # fmt: skip
+  """Makes a compiled `rollout(params, frozen, prompts, key, number=0)`.
+
+  Args:
+    model: to sample from.
+    draw: from `sampling.make_sampling`.
+    max_new_tokens: of a response.
+    group: G, responses to each prompt.
+    rounds: parts into which the prompts are dealt; `number` is of one of them.
+    whose: (params, frozen) -> the parameters to sample from; both by role.
+    join: see `train.make_update`.
+
+  Returns:
+    The rollout: prompts [P * rounds, ...] to rows [P * G, ...], as
+    `sampling.sample` gives them, with the `row` of each.
+  """
+
+  @jax.jit
+  def rollout(params, frozen, prompts, key, number=0):
+    # Dealt as microbatches are, so that no row leaves its device.
+    prompts = jax.tree.map(lambda x: x[number], train.split(prompts, rounds))
+    rows = sampling.sample(
+      model,
+      whose(*join(params, frozen)),
+      {k: prompts[k] for k in ('inputs', 'segments', 'positions')},
+      jax.random.fold_in(key, number),
+      draw,
+      max_new_tokens=max_new_tokens,
+      group=group,
+    )
+    if 'row' in prompts:
+      rows['row'] = sampling.repeat_rows(prompts['row'], group)
+    return jax.tree.map(shard_rows, rows)
+
+  return rollout
+
+
+def make_collect(rollout, score_fn, *, group, rounds=1):
+  """Makes `collect(params, frozen, prompts, key) -> (rows, scores, metrics)`.
+
+  With several rounds it samples as DAPO does (Yu et al., eq. 11,
+  https://arxiv.org/abs/2503.14476): groups whose scores are all equal teach
+  nothing, and are replaced by groups of further prompts, until none is left or
+  the rounds are used up; groups that are left then stay, with advantages of 0.
+
+  Further prompts come with the batch, which holds `rounds` times as many as are
+  learned from: round r takes every `rounds`-th, from the r-th. So a step is
+  still a function of its own batch and key, whatever was needed before, and a
+  run that is resumed goes on bit for bit; to read on in the data as far as
+  needed would make the place in the data part of the state. To draw again for
+  the same prompts would spend the rounds on what is too hard or too easy. What
+  a batch holds and a step does not need comes again in the next epoch.
+
+  Every round runs the same compiled programs on the same shapes.
+  """
+
+  def scored(params, frozen, prompts, key, number):
+    rows = rollout(params, frozen, prompts, key, number)
+    return rows, *score_fn(frozen, rows)
+
+  def collect(params, frozen, prompts, key):
+    rows, scores, parts = scored(params, frozen, prompts, key, 0)
+    # Of the first round: those that follow have been selected.
+    metrics = rewards.summary(scores, parts) | describe(rows, scores, group)
+    if rounds == 1:
+      return rows, scores, metrics
+    scores, number = to_host(scores), 1
+    while number < rounds and without_signal(scores, group).any():
+      more, more_scores, _ = scored(params, frozen, prompts, key, number)
+      more_scores = to_host(more_scores)
+      source = replacements(scores, more_scores, group)
+      rows = take_groups(rows, more, source, group)
+      scores = take_groups(scores, more_scores, source, group)
+      number += 1
+    left = without_signal(scores, group).mean()
+    more = {'groups/rounds': float(number), 'groups/dead_left': float(left)}
+    return rows, to_host(scores), metrics | more
+
+  return collect
+
+
+def to_host(scores):
+  """Scores as numpy: what is decided by them is decided alike on all hosts."""
+  return np.asarray(sharding.to_host(jnp.asarray(scores)), np.float32)
+
+
+def without_signal(scores, group: int):
+  """Which groups have no two different scores, bool [P], of scores [P * G].
+
+  A score that is not finite was not given.
+  """
+  scores = scores.reshape(-1, group)
+  found = jnp.isfinite(scores)
+  high = jnp.max(scores, axis=1, where=found, initial=-jnp.inf)
+  low = jnp.min(scores, axis=1, where=found, initial=jnp.inf)
+  return ~(high > low)
+
+
+def replacements(scores, more_scores, group: int) -> np.ndarray:
+  """Which of the new groups takes the place of each group, or -1. -> [P].
+
+  Those without signal give way, in order, to those with one.
+  """
+  places = np.flatnonzero(without_signal(scores, group))
+  offers = np.flatnonzero(~without_signal(more_scores, group))
+  count = min(len(places), len(offers))
+  source = np.full(len(scores) // group, -1, np.int32)
+  source[places[:count]] = offers[:count]
+  return source
+
+
+@functools.partial(jax.jit, static_argnames='group')
+def take_groups(kept, more, source, group: int):
+  """Replaces groups by those of another rollout, as `replacements` says."""
+
+  def pick(kept, more):
+    groups = lambda x: x.reshape(-1, group, *x.shape[1:])
+    moved = jnp.take(groups(more), jnp.maximum(source, 0), axis=0)
+    is_new = (source >= 0).reshape(-1, *[1] * (moved.ndim - 1))
+    chosen = jnp.where(is_new, moved, groups(kept))
+    return shard_rows(chosen.reshape(kept.shape))
+
+  return jax.tree.map(pick, kept, more)
+
+
+@functools.partial(jax.jit, static_argnames='group')
+def describe(rows, scores, group: int):
+  """What a rollout looks like, as means over its responses."""
+  scored = jnp.isfinite(scores)
+  mean = rewards.mean_of(scores, scored)
+  spread = rewards.mean_of((scores - mean) ** 2, scored)
+  tokens = jnp.maximum(jnp.sum(rows['mask']), 1)
+  metrics = {
+    'objective/score': mean,
+    'objective/score_std': jnp.sqrt(spread),
+    'objective/entropy': -jnp.sum(rows['logps']) / tokens,
+    'objective/length': jnp.mean(rows['lengths'].astype(jnp.float32)),
+    'objective/finished': jnp.mean(rows['finished'].astype(jnp.float32)),
+  }
+  if group > 1:
+    metrics['groups/dead'] = jnp.mean(without_signal(scores, group))
+  return metrics
+
+
+def sequence_kl(rows, ref_logps):
+  """Estimate of the KL of every response from the reference, nats, [B]."""
+  log_ratios = rows['logps'] - ref_logps
+  return jnp.sum(log_ratios, axis=1, where=rows['mask'])

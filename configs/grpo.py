@@ -1,0 +1,84 @@
+r"""GRPO: no value model, a response is judged beside others to its prompt.
+
+  alignax train --config=configs/grpo.py:size=tiny --workdir=runs/grpo
+
+`variant=dapo` or another name in VARIANTS sets what its paper sets.
+"""
+
+from configs import common
+
+VARIANTS = {
+  'grpo': dict(kl_coef=0.04),
+  # No division by what favours short, or easy and hard, responses.
+  'dr_grpo': dict(scale='none', average='budget'),
+  'dapo': dict(average='token', clip_high=0.28, rounds=3),
+  'gspo': dict(ratio='sequence', clip_low=3e-4, clip_high=4e-4),
+  'gmpo': dict(ratio='geometric', clip_low=0.4, clip_high=0.4),
+  'cispo': dict(loss='cispo', average='token', cap=5.0),
+  'sapo': dict(loss='sapo', tau_positive=1.0, tau_negative=1.05),
+}
+
+
+def get_config(arg=None):
+  config, args = common.base(
+    arg, data='', init_from='', reward='', variant='grpo', group=8
+  )
+  if args.variant not in VARIANTS:
+    raise ValueError(
+      f'variant={args.variant}; it is one of {", ".join(VARIANTS)}.'
+    )
+  config.algorithm = 'alignax.algorithms.grpo'
+  variant = VARIANTS[args.variant]
+  loss = variant.get('loss', 'clipped_policy')
+  config.algorithm_kw = common.loss_kw(loss) | dict(
+    group=args.group,
+    rounds=1,
+    max_new_tokens=64,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    stop_ids=(),  # Those of the tokenizer.
+    scale='group',
+    average='sequence',
+    loss=loss,
+    ratio='token',
+    kl_coef=0.0,
+    kl_kind='k3',
+    overlong_cache=0,
+    mask_truncated=False,
+    importance='none',
+    importance_cap=2.0,
+    epochs=1,
+    minibatches=2,
+    microbatches=1,
+  )
+  config.optimizer.update(
+    learning_rate=1e-6, warmup_steps=5, schedule='constant'
+  )
+  prompts = 16  # That a step learns from.
+  if args.size == 'tiny':
+    common.tiny(config, 'prompts', 2000)
+    config.init_from = 'configs/sft.py:size=tiny'
+    config.role_from.reward = 'configs/reward.py:size=tiny'
+    config.total_steps = 40
+    config.algorithm_kw.max_new_tokens = 24
+    config.optimizer.update(learning_rate=2e-4)
+  elif args.size == 'smollm2':
+    prompts = 4
+    common.smollm2(config, length=96)
+    config.init_from = 'runs/sft'
+    config.role_from.reward = 'runs/reward'
+    config.total_steps = 25
+    config.data.heldout = 100
+    config.algorithm_kw.max_new_tokens = 48
+    config.optimizer.learning_rate = 1e-5
+    config.evals.samples = 32
+    config.evals.sampling.temperature = 1.0
+  config.algorithm_kw.update(variant)
+  if args.variant == 'dapo':
+    config.algorithm_kw.overlong_cache = config.algorithm_kw.max_new_tokens // 4
+  config.data.batch_size = prompts * config.algorithm_kw.rounds
+  config.data.path = args.data or config.data.path
+  config.init_from = args.init_from or config.init_from
+  config.role_from.reward = args.reward or config.role_from.reward
+  return config
