@@ -1,4 +1,4 @@
-"""The product of activations and a kernel, with gradients in natural layouts."""
+"""A product with a kernel, with gradients in their natural layouts."""
 
 import functools
 
