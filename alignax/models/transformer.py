@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from alignax import lora, quantize
 from alignax.models import attention, rope
 from alignax.models.config import Config
+from alignax.models.contract import contract
 from alignax.types import Array
 
 ACTIVATIONS = {
@@ -97,8 +98,8 @@ class Linear(nn.Module):
     y = _times_stored(x, stored, shape, axes)
     adapter = given(self, lora.LEAVES)
     if adapter:
-      low = _times(x, adapter['lora_a'].astype(self.dtype), axes)
-      y += _times(low, adapter['lora_b'].astype(self.dtype), 1)
+      low = contract(x, adapter['lora_a'].astype(self.dtype), axes)
+      y += contract(low, adapter['lora_b'].astype(self.dtype), 1)
     if 'lora_gain' in adapter:
       y *= adapter['lora_gain'].astype(self.dtype)
     if self.use_bias:
@@ -116,14 +117,9 @@ def given(module: nn.Module, names) -> dict[str, Any]:
   }
 
 
-def _times(x: Array, kernel: Array, axes: int) -> Array:
-  contract = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
-  return jax.lax.dot_general(x, kernel, (contract, ((), ())))
-
-
 def _times_stored(x: Array, stored, shape, axes: int) -> Array:
   """x times a kernel that may be stored in fewer bits than it is used in."""
-  times = lambda x, stored: _times(
+  times = lambda x, stored: contract(
     x, quantize.dequantise(stored, shape, x.dtype), axes
   )
   kernel = stored.get('kernel')
