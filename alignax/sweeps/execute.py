@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 import signal
 import socket
 import subprocess
@@ -77,7 +78,13 @@ def execute(
 
 
 def command(run: Planned, workdir) -> list[str]:
-  return [sys.executable, '-m', 'alignax.cli', 'train', *run.arguments(workdir)]
+  """What trains a run; ALIGNAX, as for `launch/`, may name another alignax.
+
+  Such as one in a container: ALIGNAX='apptainer exec alignax.sif alignax'.
+  """
+  given = os.environ.get('ALIGNAX', '')
+  alignax = shlex.split(given) or [sys.executable, '-m', 'alignax.cli']
+  return [*alignax, 'train', *run.arguments(workdir)]
 
 
 def _wait(process: subprocess.Popen, stopping: threading.Event) -> int:

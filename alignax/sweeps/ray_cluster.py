@@ -42,8 +42,11 @@ def make_execute(
     ) from error
   if not ray.is_initialized():
     paths = [os.getcwd(), os.environ.get('PYTHONPATH', '')]
-    where = {'PYTHONPATH': os.pathsep.join(filter(None, paths))}
-    ray.init(log_to_driver=False, runtime_env={'env_vars': where})
+    variables = {'PYTHONPATH': os.pathsep.join(filter(None, paths))}
+    for name in ('ALIGNAX', 'JAX_PLATFORMS'):
+      if name in os.environ:
+        variables[name] = os.environ[name]
+    ray.init(log_to_driver=False, runtime_env={'env_vars': variables})
   task = ray.remote(
     # `max_calls`: a new process a run, which leaves nothing behind.
     num_cpus=cpus,

@@ -1,10 +1,11 @@
 """Runs that train nothing: what is tested is who runs when, and how often."""
 
+import shlex
 import sys
 
 import pytest
 
-from alignax.sweeps import execute, plan
+from alignax.sweeps import plan
 
 CONFIG = """
 import ml_collections
@@ -23,7 +24,7 @@ def get_config(arg=None):
 # Trains a step at a time, and keeps a checkpoint of each, as a folder.
 FAKE = """
 import json, os, pathlib, signal, sys, time
-options = dict(item.split('=', 1) for item in sys.argv[1:])
+options = dict(item.split('=', 1) for item in sys.argv[2:])
 work = pathlib.Path(options['--workdir'])
 behave = options.get('--config.algorithm_kw.behave', '')
 total = int(options.get('--config.total_steps', 4))
@@ -64,14 +65,8 @@ def home(tmp_path, monkeypatch):
   (tmp_path / 'small.py').write_text(CONFIG)
   (tmp_path / 'fake.py').write_text(FAKE)
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(
-    execute,
-    'command',
-    lambda run, workdir: [
-      sys.executable, '-S', '-E', str(tmp_path / 'fake.py'),
-      *run.arguments(workdir),
-    ],
-  )  # fmt: skip
+  fake = [sys.executable, '-S', '-E', str(tmp_path / 'fake.py')]
+  monkeypatch.setenv('ALIGNAX', shlex.join(fake))
   return tmp_path
 
 
