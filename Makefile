@@ -57,7 +57,7 @@ test-real: setup .venv/.real
 	  -m 'not real and not slow' tests/models
 
 .venv/.real: requirements-real.lock .venv/.installed
-	@echo '[real 1/2] PyTorch and peft, to compare with'
+	@echo '[real 1/2] PyTorch and peft to compare with, Ray to sweep on'
 	@$(PIP) install --quiet --no-compile -r requirements-real.lock && touch $@ \
 	  || echo 'No PyTorch: comparisons with it will skip.'
 

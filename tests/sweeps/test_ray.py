@@ -87,6 +87,7 @@ def wait_for(condition, seconds=90):
     time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_node_dies_and_every_run_is_done(cluster, write_sweep, runs_of):
   args = [*write_sweep(FOUR), '--backend=ray']
   killed = {}
