@@ -61,6 +61,7 @@ def heldout_batch(config, found, mesh):
     seed=0,
     packing=config.data.packing,
     mismatched=found.batches.mismatched,
+    classes=found.batches.classes,
     shuffle=False,
     repeat=False,
     **assemble.hosts(),

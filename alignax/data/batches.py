@@ -49,6 +49,7 @@ class Batches(Sequence):
     repeat: bool = True,
     weights: Sequence[float] | None = None,
     mismatched: bool = False,
+    classes: int = 0,
     process_index: int = 0,
     process_count: int = 1,
   ):
@@ -66,6 +67,9 @@ class Batches(Sequence):
       weights: weight of every source; those of the examples if None.
       mismatched: whether unpaired batches have `mismatched`, a batch of the
         same prompts with responses to others of them.
+      classes: how many classes there are, if batches of text are to have the
+        class of every token, `classes` [B, T]; the field `class` of every row
+        is then a number below.
       process_index: number of this host.
       process_count: number of hosts.
     """
@@ -74,7 +78,9 @@ class Batches(Sequence):
     if mismatched and kind != 'unpaired':
       raise ValueError(f"mismatched: kind is {kind!r}, expected 'unpaired'")
     self.kind, self.length, self.repeat = kind, length, repeat
-    self.mismatched = mismatched
+    self.mismatched, self.classes = mismatched, classes
+    if classes:
+      _check_classes(examples, classes, kind)
     self.rows = getattr(examples, 'rows', ())
     self.examples = examples
     parts = _by_source(examples, weights)
@@ -161,6 +167,7 @@ class Batches(Sequence):
         segments=self.num_segments,
         candidates=self.num_candidates,
         ref_logps=ref_logps,
+        classes=self.classes > 0,
       )
       for row in rows
     ]
@@ -224,6 +231,19 @@ def _check_examples(examples, kind: str, length: int, packing: bool) -> None:
       f'length {length}, but an example has {longest} tokens; '
       f'prepare the data with length={length}'
     )
+
+
+def _check_classes(examples, classes: int, kind: str) -> None:
+  if kind != 'text':
+    raise ValueError(f"classes: kind is {kind!r}, expected 'text'")
+  rows = getattr(examples, 'rows', ())
+  for example in examples:
+    if example.category is None or example.category >= classes:
+      name = getattr(rows, 'where', lambda row: f'row {row}')
+      raise ValueError(
+        f"{name(example.row)}: field 'class': found {example.category}, "
+        f'expected a number from 0 to {classes - 1}, the class of the row'
+      )
 
 
 def _check_sizes(batch_size, rows, process_count, process_index, repeat):

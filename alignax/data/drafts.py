@@ -62,9 +62,10 @@ _EXPECTED = {
 
 
 def _text(row, template, turns):
+  labels = {'category': row.get('class')}
   if 'text' in row:
     text = row['text']
-    return [Draft((text,), ([(0, len(text))],), raw=True)]
+    return [Draft((text,), ([(0, len(text))],), raw=True, labels=labels)]
   messages = row.get('messages', row.get('prompt'))
   if messages is None or 'chosen' in row or 'responses' in row:
     return None
@@ -73,7 +74,7 @@ def _text(row, template, turns):
   tools = row.get('tools')
   text, spans = assistant_spans(template, messages, tools, first=first)
   unwritten = not _is_written(text, messages, tools)
-  return [Draft((text,), (spans,), unwritten=unwritten)]
+  return [Draft((text,), (spans,), unwritten=unwritten, labels=labels)]
 
 
 def _is_written(text: str, messages, tools) -> bool:

@@ -31,6 +31,7 @@ class Example:
     margin: by how much chosen is better than rejected; 0 if unknown.
     ranks: rank of every candidate, 1 is best.
     desirable: whether an unpaired response is a good one.
+    category: number of the class of a text, if its row has one.
     ref_logps: log-prob of every candidate under the reference, if precomputed.
   """
 
@@ -41,6 +42,7 @@ class Example:
   margin: float = 0.0
   ranks: tuple[int, ...] | None = None
   desirable: bool | None = None
+  category: int | None = None
   ref_logps: tuple[float, ...] | None = None
 
   @property

@@ -2,16 +2,16 @@
 
 A canonical row is a plain dict of one of these types:
 
-    conversation  messages                       [tools]
+    conversation  messages                       [tools, class]
     preference    prompt, chosen, rejected       [tools, margin]
     ranking       prompt, responses, ranks       [tools]
     unpaired      prompt, response, label        [tools]
     prompt        prompt                         [tools]
-    text          text
+    text          text                           [class]
 
 `prompt`, `chosen`, `rejected`, `response` and each of `responses` are lists of
 messages; a prompt ends where the model starts to speak. In `ranks` 1 is best
-and equal numbers are a tie.
+and equal numbers are a tie. A `class` is a number from 0.
 """
 
 from alignax.data import comparisons
@@ -37,8 +37,9 @@ def canonical(row: dict, format: str) -> dict:
   """
   if not isinstance(row, dict):
     raise RowError(field='(row)', found=shorten(row), expected='an object')
-  given = tools(row)
-  return _READERS[format](row) | ({'tools': given} if given else {})
+  more = {'tools': tools(row), 'class': _class(row)}
+  given = {key: value for key, value in more.items() if value is not None}
+  return _READERS[format](row) | given
 
 
 def detect(row: dict, name: str = 'row') -> str:
@@ -79,6 +80,12 @@ def check_name(format: str | None) -> None:
     raise ValueError(
       f'format {format!r} is unknown; expected one of {", ".join(FORMATS)}'
     )
+
+
+def _class(row):
+  """The number of its class; a `class` of another kind means something else."""
+  value = row.get('class')
+  return value if type(value) is int and value >= 0 else None
 
 
 def _alpaca(row):

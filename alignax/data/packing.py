@@ -55,6 +55,7 @@ def make_row(
   segments: int = 1,
   candidates: int = 1,
   ref_logps: bool = False,
+  classes: bool = False,
 ) -> dict[str, np.ndarray]:
   """One row of a batch of a kind, from the examples that share it.
 
@@ -65,6 +66,7 @@ def make_row(
     segments: S, how many documents a row can have.
     candidates: N, how many candidates an example can have.
     ref_logps: whether the examples hold log-probs under the reference.
+    classes: whether tokens of texts have the class of their document.
 
   Returns:
     The arrays of the batch language without their batch axis.
@@ -75,6 +77,9 @@ def make_row(
   if kind in ('text', 'unpaired'):
     row = {name: array[0] for name, array in row.items()}
   if kind == 'text':
+    if classes:  # Of padding: 0.
+      of_segment = np.array([0, *(e.category for e in examples)], np.int32)
+      row['classes'] = of_segment[row['segments']]
     return row
   row['examples'] = np.arange(segments) < len(examples)
   padded = lambda values, dtype, shape=(): _padded(

@@ -233,7 +233,8 @@ def _digest(example: Example) -> bytes:
   hashed = hashlib.blake2b(digest_size=16)
   for tokens in example.tokens:
     hashed.update(len(tokens).to_bytes(8, 'little') + tokens.tobytes())
-  hashed.update(repr((example.ranks, example.desirable)).encode())
+  labels = (example.ranks, example.desirable, example.category)
+  hashed.update(repr(labels).encode())
   return hashed.digest()
 
 

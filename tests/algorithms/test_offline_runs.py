@@ -20,6 +20,7 @@ MEASURED = {
   'simpo.py:loss=alphapo': 'logps/chosen_mean',
   'cpo.py': 'nll',
   'tpo.py': 'nll',
+  'c_rlft.py': 'token/logps',
 }
 
 

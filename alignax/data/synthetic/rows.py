@@ -13,6 +13,8 @@ from alignax.data.synthetic.scorer import gold_score
 from alignax.data.synthetic.tasks import MIX, TASKS
 from alignax.data.synthetic.text import document
 
+CLASS_PROMPTS = ('right', 'wrong')  # What the system says to every class.
+
 
 def rows(
   name: str,
@@ -29,11 +31,13 @@ def rows(
   sycophancy: float = 0.0,
   opinions: float = 0.0,
   length: int = 63,
+  experts: float = 0.3,
 ) -> list[dict]:
   """Draws `n` rows of the data set `name`.
 
   Args:
-    name: 'text' {text}; 'demonstrations' {messages}; 'prompts' {prompt};
+    name: 'text' {text}; 'demonstrations' {messages}; 'classes' {messages,
+      class}, of experts and others; 'prompts' {prompt};
       'preferences' {prompt, chosen, rejected}; 'rankings' {prompt, responses,
       ranks}; 'unpaired' {prompt, completion, label}. Prompts and responses are
       lists of messages.
@@ -49,6 +53,7 @@ def rows(
     sycophancy: log-odds that agreeing with the user is worth to them.
     opinions: share of prompts whose user states a wrong opinion.
     length: most words in a document of 'text'.
+    experts: share of 'classes' that is of class 0.
   """
   if name not in _MAKERS:
     raise ValueError(
@@ -67,6 +72,7 @@ def rows(
     quality=CLEAN if quality == 'clean' else tuple(quality),
     candidates=candidates,
     length=length,
+    experts=experts,
   )
   # Strings seed `random` the same on every machine and Python version.
   return [
@@ -101,6 +107,16 @@ def _demonstration(rng, *, ask, quality, **_):
   row = instruction(rng, **ask)
   messages = row.pop('prompt') + _assistant(respond(rng, row, quality))
   return {'messages': messages, **row}
+
+
+def _classed(rng, *, ask, experts, **_):
+  """Class 0 answers right and briefly, class 1 anyhow; each has its prompt."""
+  row = instruction(rng, **ask)
+  number = int(rng.random() >= experts)
+  quality = CLEAN if number == 0 else (0, 1, 1)
+  told = [dict(role='system', content=CLASS_PROMPTS[number])]
+  messages = told + row.pop('prompt') + _assistant(respond(rng, row, quality))
+  return {'messages': messages, 'class': number, **row}
 
 
 def _preference(rng, *, ask, bias, **_):
@@ -151,6 +167,7 @@ _MAKERS = {
   'text': _text,
   'prompts': _prompt,
   'demonstrations': _demonstration,
+  'classes': _classed,
   'preferences': _preference,
   'rankings': _ranking,
   'unpaired': _unpaired,
