@@ -17,7 +17,8 @@ import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
-from alignax import assemble, checks, data, models, rewards
+from alignax import assemble, checks, data, rewards
+from alignax.models import Model
 from alignax.rewards import checkers
 from alignax.rewards.combine import ScoreFn
 from alignax.rewards.endpoint import check_url
@@ -49,8 +50,8 @@ class Made(NamedTuple):
   """
 
   score_fn: Callable[..., ScoreFn]
-  models: dict[str, models.Model] = {}
-  frozen: Params = {}
+  models: dict[str, Model]
+  frozen: Params
 
 
 class Scorer(NamedTuple):
@@ -64,7 +65,7 @@ class Scorer(NamedTuple):
       prompt, as on held-out rows.
   """
 
-  models: dict[str, models.Model]
+  models: dict[str, Model]
   frozen: Params
   terms: dict[str, Callable[..., rewards.Term]]
   single: tuple[str, ...]
@@ -182,7 +183,9 @@ def _checker(name, kw, *, tokenizer, stack, **_) -> Made:
   own = {k: kw.pop(k) for k in ('entry', 'on_failure') if k in kw}
   pool = stack.enter_context(rewards.Pool(dotted, **kw))
   score_texts = rewards.checker_scores(pool, **own)
-  return Made(lambda rows: rewards.on_host(score_texts, tokenizer, rows))
+  return Made(
+    lambda rows: rewards.on_host(score_texts, tokenizer, rows), {}, {}
+  )
 
 
 def _judge(name, kw, *, config, mesh, tokenizer, **_) -> Made:
@@ -202,13 +205,15 @@ def _judge(name, kw, *, config, mesh, tokenizer, **_) -> Made:
 def _endpoint(name, kw, *, tokenizer, **_) -> Made:
   del name
   score_texts = rewards.endpoint_scores(**kw)
-  return Made(lambda rows: rewards.on_host(score_texts, tokenizer, rows))
+  return Made(
+    lambda rows: rewards.on_host(score_texts, tokenizer, rows), {}, {}
+  )
 
 
 def _length(name, kw, **_) -> Made:
   del name
   score_fn = rewards.overlong_scores(**kw)
-  return Made(lambda rows: score_fn)
+  return Made(lambda rows: score_fn, {}, {})
 
 
 MAKERS = {

@@ -92,7 +92,8 @@ def to_host(tree):
   """Arrays as numpy, whole, on every process that calls it."""
 
   def gather(x):
-    if x.is_fully_addressable or x.is_fully_replicated:
+    local = not isinstance(x, jax.Array)  # What is numpy stays as it is.
+    if local or x.is_fully_addressable or x.is_fully_replicated:
       return np.asarray(x)
     return multihost_utils.process_allgather(x, tiled=True)
 

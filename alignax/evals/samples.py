@@ -104,7 +104,7 @@ def _add_rewards(score_fn, frozen, rows, examples, samples) -> dict:
   """Puts into every sample what it is worth; the means of that."""
   numbers = np.array([example.row for example in examples], np.int32)
   total, parts = score_fn(frozen, rows | {'row': numbers})
-  total, parts = sharding.to_host((jax.numpy.asarray(total), dict(parts)))
+  total, parts = sharding.to_host((total, dict(parts)))
   for i, sample in enumerate(samples):
     sample['reward'] = float(total[i])
     sample['rewards'] = {name: float(x[i]) for name, x in parts.items()}

@@ -1,0 +1,45 @@
+r"""RLVR: GRPO or PPO on rewards that a program verifies.
+
+  alignax train --config=configs/rlvr.py:size=tiny --workdir=runs/rlvr
+
+`algorithm=ppo` learns a value function instead of sampling groups. On
+SmolLM2, prompts in the format of IFEval come with instructions that can be
+checked; `reward=number` and `reward=math` read the answer in a row's `answer`.
+
+  alignax train --config=configs/rlvr.py:size=smollm2,data=ifeval.jsonl \
+      --workdir=runs/rlvr
+"""
+
+from configs import common, grpo, ppo
+
+ALGORITHMS = {'grpo': grpo, 'ppo': ppo}
+REWARDS = {
+  'gold': dict(kind='checker', name='gold'),
+  'ifeval': dict(kind='checker', name='ifeval', timeout=10.0),
+  'number': dict(kind='checker', name='number'),
+  'math': dict(kind='checker', name='math', timeout=10.0),
+  'exact': dict(kind='checker', name='exact'),
+}
+
+
+def get_config(arg=None):
+  args = common.parse_arg(
+    arg, size='tiny', algorithm='grpo', data='', init_from='', reward=''
+  )
+  if args.algorithm not in ALGORITHMS:
+    raise ValueError(
+      f'algorithm={args.algorithm}; it is one of {", ".join(ALGORITHMS)}.'
+    )
+  name = args.reward or {'tiny': 'gold'}.get(args.size, 'ifeval')
+  if name not in REWARDS:
+    raise ValueError(f'reward={name}; it is one of {", ".join(REWARDS)}.')
+  config = ALGORITHMS[args.algorithm].get_config(f'size={args.size}')
+  config.role_from.reward = ''  # Nothing is asked of a reward model.
+  config.rewards = {name: REWARDS[name]}
+  if args.size == 'smollm2':
+    config.data.update(length=256, heldout=100)
+    config.algorithm_kw.max_new_tokens = 128
+    config.evals.sampling.max_new_tokens = 128
+  config.data.path = args.data or config.data.path
+  config.init_from = args.init_from or config.init_from
+  return config
