@@ -18,6 +18,7 @@ from alignax import (
   metrics,
   models,
   reference,
+  reward_checks,
   scoring,
   sharding,
 )
@@ -56,7 +57,7 @@ def train(config, workdir, *, load_config=None) -> dict:
   tx = assemble.make_optimizer(config, algorithm, kw)
   mesh = sharding.make_mesh(**config.mesh)
   checks.check_model(config)
-  scoring.check(config, algorithm)
+  reward_checks.check(config, algorithm)
   checks.check_batch(config, algorithm, kw, mesh)
   workdir.mkdir(parents=True, exist_ok=True)
   config = run_stages(config, workdir, load_config)

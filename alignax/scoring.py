@@ -6,38 +6,21 @@
   )
 
 Every reward has a kind, a weight (`rewards.Term`) and the arguments of what its
-kind is made by. Without any, an algorithm asks its own role 'reward'.
+kind is made by; `reward_checks` has them all. Without any reward, an algorithm
+asks its own role 'reward'.
 """
 
 import collections
 import contextlib
 import functools
-import importlib
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
-from alignax import assemble, checks, data, rewards
+from alignax import assemble, data, reward_checks, rewards
 from alignax.models import Model
-from alignax.rewards import checkers
+from alignax.reward_checks import TERM
 from alignax.rewards.combine import ScoreFn
-from alignax.rewards.endpoint import check_url
-from alignax.rewards.judge import check_template
-from alignax.rewards.models import check_penalty
-from alignax.rewards.pool import check_timeout
 from alignax.types import Params
-
-TERM = [name for name in rewards.Term._fields if name != 'score_fn']
-# The functions whose keyword arguments are the keys of a reward, by its kind,
-# and the keys that are read here.
-KINDS = {
-  'model': ([rewards.ensemble_scores], ['source', 'members']),
-  'checker': ([rewards.Pool.__init__, rewards.checker_scores], ['name']),
-  'judge': ([rewards.make_prefer, rewards.judge_scores], ['source']),
-  'endpoint': ([rewards.endpoint_scores], []),
-  'length': ([rewards.overlong_scores], []),
-}
-GIVEN = ('role', 'join')  # Not for a config to say.
 
 
 class Made(NamedTuple):
@@ -90,44 +73,11 @@ class Scorer(NamedTuple):
     )
 
 
-def check(config, algorithm):
-  """Raises for rewards that cannot be, before anything is loaded."""
-  taken = inspect.signature(algorithm.make_step).parameters
-  if config.rewards and 'score_fn' not in taken:
-    raise ValueError(
-      f'rewards are set, but {config.algorithm} takes none: it does not sample.'
-    )
-  for name, reward in config.rewards.items():
-    where = f'rewards.{name}'
-    kind = reward.get('kind', '')
-    if kind not in KINDS:
-      raise ValueError(
-        f'{where}.kind is {kind!r}{checks.nearest(kind, KINDS)}.'
-      )
-    known = keys_of(kind)
-    for key in reward:
-      if key not in known:
-        raise ValueError(
-          f'{where}.{key} is unknown{checks.nearest(key, known)}.'
-        )
-    try:
-      CHECKS[kind](reward)
-    except ValueError as error:
-      raise ValueError(f'{where}: {error}') from error
-
-
-def keys_of(kind: str) -> list[str]:
-  """All keys of a reward of a kind."""
-  functions, own = KINDS[kind]
-  found = [key for f in functions for key in checks.keywords(f)]
-  return ['kind', *TERM, *own, *(key for key in found if key not in GIVEN)]
-
-
 def load(config, mesh, tokenizer, stack: contextlib.ExitStack) -> Scorer:
   """Loads reward models and judges, and starts checkers.
 
   Args:
-    config: checked by `check`.
+    config: checked by `reward_checks.check`.
     mesh: where parameters live.
     tokenizer: the policy's.
     stack: on which the processes of checkers are closed.
@@ -179,8 +129,10 @@ def _model(name, kw, *, config, mesh, tokenizer, **_) -> Made:
 def _checker(name, kw, *, tokenizer, stack, **_) -> Made:
   """Processes that run a Python function; see `rewards.pool`."""
   del name
-  dotted = dotted_name(kw.pop('name'))
+  dotted = reward_checks.dotted_name(kw.pop('name'))
   own = {k: kw.pop(k) for k in ('entry', 'on_failure') if k in kw}
+  if 'kw' in kw:
+    kw['kw'] = kw['kw'].to_dict()  # It travels as JSON.
   pool = stack.enter_context(rewards.Pool(dotted, **kw))
   score_texts = rewards.checker_scores(pool, **own)
   return Made(
@@ -195,6 +147,7 @@ def _judge(name, kw, *, config, mesh, tokenizer, **_) -> Made:
   # It is loaded as a reference is: with its language head, and only read.
   model, params = assemble.load_role(config, 'ref', source, mesh, frozen=True)
   own = tokenizer if source == config.init_from else data.load_tokenizer(source)
+  kw.setdefault('length', min(1024, model.config.max_length))
   prefer = rewards.make_prefer(model, own, role=role, **kw)
   score_fn = lambda rows: rewards.judge_scores(
     prefer, tokenizer, rows, baseline=baseline
@@ -223,69 +176,3 @@ MAKERS = {
   'endpoint': _endpoint,
   'length': _length,
 }
-
-
-def _check_model(reward):
-  check_penalty(reward.get('penalty', 'std'))
-  if reward.get('source') and reward.get('members'):
-    raise ValueError('it has source and members: give one of them.')
-
-
-def _check_checker(reward):
-  if not reward.get('name'):
-    raise ValueError(
-      f'name is missing; there are {", ".join(checkers.__all__)}.'
-    )
-  check_timeout(reward.get('timeout', 1.0))
-  function = find_checker(reward.name)
-  if reward.name == 'math':
-    checkers.need_math_verify()
-  known = checks.keywords(function)
-  for key in reward.get('kw', {}):
-    if key not in known:
-      raise ValueError(f'kw.{key} is unknown{checks.nearest(key, known)}.')
-
-
-def _check_judge(reward):
-  if 'template' in reward:
-    check_template(reward.template)
-
-
-def _check_endpoint(reward):
-  if not reward.get('model'):
-    raise ValueError("model is missing: the endpoint's name of it.")
-  check_url(reward.get('base_url', ''))
-  check_timeout(reward.get('timeout', 1.0))
-
-
-def _check_length(reward):
-  if 'max_length' not in reward or 'cache' not in reward:
-    raise ValueError('it needs max_length and cache, in tokens.')
-  rewards.overlong_scores(max_length=reward.max_length, cache=reward.cache)
-
-
-CHECKS = {
-  'model': _check_model,
-  'checker': _check_checker,
-  'judge': _check_judge,
-  'endpoint': _check_endpoint,
-  'length': _check_length,
-}
-
-
-def dotted_name(name: str) -> str:
-  """Of a checker by its short name, or its dotted one."""
-  return name if '.' in name else f'{checkers.__name__}.{name}'
-
-
-def find_checker(name: str):
-  """The function that a config's checker name means."""
-  if '.' not in name and name not in checkers.__all__:
-    raise ValueError(
-      f'there is no checker {name!r}{checks.nearest(name, checkers.__all__)}.'
-    )
-  module, function = dotted_name(name).rsplit('.', 1)
-  try:
-    return getattr(importlib.import_module(module), function)
-  except (ModuleNotFoundError, AttributeError) as error:
-    raise ValueError(f'the checker {name!r} is not found: {error}.') from error

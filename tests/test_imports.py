@@ -24,7 +24,7 @@ LAYERS = {
   2: ('algorithms', 'evals'),
   3: (
     'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
-    'scoring', 'sweeps', 'cli',
+    'reward_checks', 'scoring', 'sweeps', 'cli',
   ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -18,7 +18,8 @@ from alignax.rewards.endpoint import endpoint_scores
 from alignax.rewards.host import on_host
 from alignax.rewards.judge import judge_scores, make_prefer
 from alignax.rewards.models import ensemble_scores, reward_model_scores
-from alignax.rewards.pool import Pool, checker_scores
+from alignax.rewards.pool import Pool
+from alignax.rewards.verdicts import checker_scores
 
 __all__ = [
   'Pool',

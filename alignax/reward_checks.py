@@ -1,0 +1,129 @@
+"""Checks of `config.rewards`, made before anything is loaded or compiled."""
+
+import importlib
+import inspect
+
+from alignax import checks, rewards
+from alignax.rewards import checkers
+from alignax.rewards.endpoint import check_url
+from alignax.rewards.judge import check_template
+from alignax.rewards.models import check_penalty
+from alignax.rewards.pool import check_timeout
+
+TERM = [name for name in rewards.Term._fields if name != 'score_fn']
+# The functions whose keyword arguments are the keys of a reward, by its kind,
+# and the keys that are read here.
+KINDS = {
+  'model': ([rewards.ensemble_scores], ['source', 'members']),
+  'checker': ([rewards.Pool.__init__, rewards.checker_scores], ['name']),
+  'judge': ([rewards.make_prefer, rewards.judge_scores], ['source']),
+  'endpoint': ([rewards.endpoint_scores], []),
+  'length': ([rewards.overlong_scores], []),
+}
+GIVEN = ('role', 'join')  # Not for a config to say.
+
+
+def check(config, algorithm):
+  """Raises for rewards that cannot be, before anything is loaded."""
+  taken = inspect.signature(algorithm.make_step).parameters
+  if config.rewards and 'score_fn' not in taken:
+    raise ValueError(
+      f'rewards are set, but {config.algorithm} takes none: it does not sample.'
+    )
+  for name, reward in config.rewards.items():
+    where = f'rewards.{name}'
+    kind = reward.get('kind', '')
+    if kind not in KINDS:
+      raise ValueError(
+        f'{where}.kind is {kind!r}{checks.nearest(kind, KINDS)}.'
+      )
+    known = keys_of(kind)
+    for key in reward:
+      if key not in known:
+        raise ValueError(
+          f'{where}.{key} is unknown{checks.nearest(key, known)}.'
+        )
+    if reward.get('clip', 0.0) < 0:
+      raise ValueError(f'{where}.clip is {reward.clip}; it is 0 or positive.')
+    try:
+      CHECKS[kind](reward)
+    except ValueError as error:
+      raise ValueError(f'{where}: {error}') from error
+
+
+def keys_of(kind: str) -> list[str]:
+  """All keys of a reward of a kind."""
+  functions, own = KINDS[kind]
+  found = [key for f in functions for key in checks.keywords(f)]
+  return ['kind', *TERM, *own, *(key for key in found if key not in GIVEN)]
+
+
+def _check_model(reward):
+  check_penalty(reward.get('penalty', 'std'))
+  members = reward.get('members', ())
+  if reward.get('source') and members:
+    raise ValueError('it has source and members: give one of them.')
+  if len(members) < 2 and ('penalty' in reward or 'coef' in reward):
+    raise ValueError(
+      'penalty and coef are of an ensemble: give its sources as members.'
+    )
+
+
+def _check_checker(reward):
+  if not reward.get('name'):
+    raise ValueError(
+      f'name is missing; there are {", ".join(checkers.__all__)}.'
+    )
+  check_timeout(reward.get('timeout', 1.0))
+  function = find_checker(reward.name)
+  if reward.name == 'math':
+    checkers.need_math_verify()
+  _, _, *known = inspect.signature(function).parameters
+  for key in reward.get('kw', {}):
+    if key not in known:
+      raise ValueError(f'kw.{key} is unknown{checks.nearest(key, known)}.')
+
+
+def _check_judge(reward):
+  if 'template' in reward:
+    check_template(reward.template)
+
+
+def _check_endpoint(reward):
+  if not reward.get('model'):
+    raise ValueError("model is missing: the endpoint's name of it.")
+  check_url(reward.get('base_url', ''))
+  check_timeout(reward.get('timeout', 1.0))
+
+
+def _check_length(reward):
+  if 'max_length' not in reward or 'cache' not in reward:
+    raise ValueError('it needs max_length and cache, in tokens.')
+  rewards.overlong_scores(max_length=reward.max_length, cache=reward.cache)
+
+
+CHECKS = {
+  'model': _check_model,
+  'checker': _check_checker,
+  'judge': _check_judge,
+  'endpoint': _check_endpoint,
+  'length': _check_length,
+}
+
+
+def dotted_name(name: str) -> str:
+  """Of a checker by its short name, or its dotted one."""
+  return name if '.' in name else f'{checkers.__name__}.{name}'
+
+
+def find_checker(name: str):
+  """The function that a config's checker name means."""
+  if '.' not in name and name not in checkers.__all__:
+    raise ValueError(
+      f'there is no checker {name!r}{checks.nearest(name, checkers.__all__)}.'
+    )
+  module, function = dotted_name(name).rsplit('.', 1)
+  try:
+    return getattr(importlib.import_module(module), function)
+  except (ModuleNotFoundError, AttributeError) as error:
+    raise ValueError(f'the checker {name!r} is not found: {error}.') from error
