@@ -3,9 +3,11 @@
   alignax report runs/sft runs/dpo runs/ppo --output=report.html
   alignax report runs/ --baseline=dpo --csv=runs.csv --markdown=runs.md
 
-A DIR is a run, or holds runs at any depth. Runs that differ by their seed only
-are one line, with the mean and its 95 % interval; --baseline adds differences
-from a run, seed by seed. The page is one file, which needs no network.
+A DIR is a run, a sweep, or holds runs at any depth. Runs that differ by their
+seed only are one line, with the mean and its 95 % interval; --baseline adds
+differences from a run, seed by seed. --by=algorithm_kw.loss makes one frontier
+of reward against KL of all runs with the same loss, and compares rewards at
+equal KL. The page is one file, which needs no network.
 """
 
 import argparse
@@ -24,13 +26,17 @@ def main(argv: list[str]) -> int:
   add('--csv', help='write all last values there as well, a line a run')
   add('--markdown', help='write the summary there as well')
   add('--baseline', help='name of the run that others are compared with')
+  add('--by', default='', metavar='KEY[,KEY]',
+      help='runs that agree on these keys are one frontier')  # fmt: skip
   add('--title', default='', help='heading of the page')
   args = parser.parse_args(argv)
 
   from alignax import report
 
   runs = report.find_runs(args.directories)
-  sections = report.sections(runs, baseline=args.baseline)
+  sections = report.sections(
+    runs, baseline=args.baseline, by=[k for k in args.by.split(',') if k]
+  )
   summary = report.to_markdown(runs)
   print(summary)
   for path, text in (
@@ -58,4 +64,8 @@ def _name(directory: str) -> str:
 def _lead(runs) -> str:
   """Which runs are not whole, so that nobody takes them for it."""
   broken = [f'{run.name} ({run.status})' for run in runs if not run.finished]
-  return f'Did not finish: {", ".join(broken)}.' if broken else ''
+  text = f'Did not finish: {", ".join(broken)}.' if broken else ''
+  for run in runs:
+    for name in run.also:
+      text += f' {name} has the config of {run.name}, and was run once as it.'
+  return text.strip()

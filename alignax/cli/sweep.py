@@ -141,9 +141,13 @@ def execute_all(args, runs, statuses, stopping):
     jobs = args.jobs or local.default_jobs()
     work = local.make_execute(args.workdir, jobs, stopping)
   teller = lambda progress, id: tell(progress, id, args.workdir, jobs)
-  return schedule.run_all(
+  ended = schedule.run_all(
     runs, statuses, work, jobs=jobs, tell=teller, stopping=stopping
   )
+  for run in runs:
+    if ended[run.id].state == state.BLOCKED:  # Nobody else would say why.
+      state.write(run.directory(args.workdir), ended[run.id])
+  return ended
 
 
 def tell(progress, id: str, workdir, jobs: int):

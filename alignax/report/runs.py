@@ -1,11 +1,16 @@
 """Runs as they lie on disk, whatever state they are in."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
+import shlex
 
 from alignax import metrics
+
+# Keys of a config that may hold another run.
+SOURCES = ('init_from', 'role_from.ref', 'role_from.value', 'role_from.reward')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +25,10 @@ class Run:
     samples: of `samples.jsonl`.
     estimates: of `eval.json`: mean, low, high and n by metric; empty if the
       run was not evaluated where it ended.
+    state: of a run of a sweep, such as 'failed'; '' of any other.
+    error: what it died of, where that is known.
+    command: what runs it alone, where that is known.
+    also: other names that the sweep has for the same config.
   """
 
   name: str
@@ -28,6 +37,10 @@ class Run:
   lines: list[dict]
   samples: list[dict]
   estimates: dict[str, dict]
+  state: str = ''
+  error: str = ''
+  command: str = ''
+  also: tuple[str, ...] = ()
 
   @property
   def step(self) -> int | None:
@@ -40,6 +53,8 @@ class Run:
 
   @property
   def finished(self) -> bool:
+    if self.state:
+      return self.state == 'done'
     return None not in (self.step, self.total) and self.step >= self.total
 
   @property
@@ -48,8 +63,8 @@ class Run:
     if self.finished:
       return 'done'
     if self.step is None:
-      return 'nothing measured'
-    return f'ended at step {self.step} of {self.total or "?"}'
+      return self.state or 'nothing measured'
+    return f'{self.state or "ended"} at step {self.step} of {self.total or "?"}'
 
   def last(self) -> dict[str, float]:
     """The last value of every metric."""
@@ -68,25 +83,87 @@ class Run:
 
 
 def find_runs(paths) -> list[Run]:
-  """The runs in directories: themselves, or any below.
+  """The runs in directories: themselves, or any below; of a sweep, its runs.
 
   Runs inside a run (the stages that it started from) are left out, unless
-  named.
+  named, and so are those of a sweep that it no longer has. Runs of a sweep
+  that were never started are there, and empty.
 
   Raises:
     FileNotFoundError: a directory that is not there, or has no run.
   """
-  found = []
+  found, swept = [], []
   for path in map(pathlib.Path, paths):
     if not path.is_dir():
       raise FileNotFoundError(f'{path} is no directory.')
+    if (path / 'sweep.json').exists():
+      swept += _swept(path)
+      continue
     below = list(_below(path))
     if not below:
       raise FileNotFoundError(
         f'{path} holds no run, which has a config.json and a metrics.jsonl.'
       )
     found += [p for p in below if p not in found]
-  return [read(path, name) for path, name in zip(found, _names(found))]
+  alone = [read(path, name) for path, name in zip(found, _names(found))]
+  return _named_sources([*alone, *swept])
+
+
+def _swept(path: pathlib.Path) -> list[Run]:
+  """The runs of a sweep, under the names that it has for them."""
+  # Only here: it takes Orbax to say what is done.
+  from alignax.sweeps import plan, state
+
+  found = []
+  for planned in plan.load(path):
+    directory = planned.directory(path)
+    status = state.read(directory, planned.total_steps)
+    run = read(directory, planned.name)
+    found.append(
+      dataclasses.replace(
+        run,
+        config={'total_steps': planned.total_steps, **run.config},
+        state=status.state,
+        error=status.error,
+        command=f'alignax train {shlex.join(planned.arguments(path))}',
+        also=planned.also,
+      )
+    )
+  return found
+
+
+def _named_sources(runs: list[Run]) -> list[Run]:
+  """Runs whose configs name a run that they start from, not its directory.
+
+  By its name and a hash of its config, both without a seed: runs that start
+  from several seeds of one stage then differ by their seed only.
+  """
+  by_path = {str(run.path.absolute()): run for run in runs}
+  names = {}
+
+  def name(path: str) -> str:
+    if path not in names:
+      run = by_path[path]
+      text = json.dumps(comparable(named(run)), sort_keys=True)
+      digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+      names[path] = f'{unseeded(run.name)} ({digest})'
+    return names[path]
+
+  def named(run: Run) -> dict:
+    sources = {k: str(pathlib.Path(run.config.get(k) or '').absolute())
+               for k in SOURCES}  # fmt: skip
+    known = {k: name(p) for k, p in sources.items() if p in by_path}
+    return {**run.config, **known}
+
+  return [dataclasses.replace(run, config=named(run)) for run in runs]
+
+
+def unseeded(name: str) -> str:
+  """A name without the seed that it says or ends with."""
+  said = re.sub(r'[ ,]seed=\d+', '', name)
+  if said != name or '=' in name.rsplit(' ', 1)[-1]:  # beta=0.1 is no seed.
+    return said
+  return re.sub(r'[-_./ ]?(seed|s)?[-_=]?\d+$', '', name) or name
 
 
 def _below(path: pathlib.Path):
@@ -162,10 +239,14 @@ def _flat(config: dict, prefix: str = '') -> dict:
 
 
 def comparable(config: dict) -> dict:
-  """A config without its seed, and without where its run happens to lie."""
-  return {
+  """A config without its seeds, and without where its run happens to lie."""
+
+  def alike(value):
+    if not isinstance(value, str):
+      return value
+    if value.startswith('synthetic:'):  # Which rows are drawn is chance too.
+      return re.sub(r'([?&]seed=)\d+', r'\1*', value)
     # A stage's place depends on the run that made it; its name does not.
-    key: re.sub(r'.*/stages/', '', value) if isinstance(value, str) else value
-    for key, value in config.items()
-    if key != 'seed'
-  }
+    return re.sub(r'.*/stages/', '', value)
+
+  return {key: alike(value) for key, value in config.items() if key != 'seed'}

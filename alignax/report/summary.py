@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from alignax.evals.intervals import Estimate, bootstrap, paired
-from alignax.report import charts, page
-from alignax.report.runs import Run, comparable
+from alignax.report import charts, matched, page
+from alignax.report.runs import Run, comparable, unseeded
 
 # In every line, about the run and not the model.
 COUNTERS = ('step', 'seconds', 'tokens')
@@ -91,27 +91,34 @@ def group(runs: Sequence[Run]) -> list[Group]:
 def _common_name(names: list[str]) -> str:
   if len(names) == 1:
     return names[0]
-  short = {re.sub(r'[-_./]?(seed|s)?[-_=]?\d+$', '', name) for name in names}
+  short = set(map(unseeded, names))
   name = short.pop() if len(short) == 1 else names[0]
-  return f'{name or names[0]} ({len(names)} seeds)'
+  return f'{name} ({len(names)} seeds)'
 
 
 def sections(
-  runs: Sequence[Run], *, baseline: str | None = None
+  runs: Sequence[Run],
+  *,
+  baseline: str | None = None,
+  by: Sequence[str] = (),
 ) -> list[page.Section]:
   """Everything there is to say; what no run has is left out.
 
   Args:
     runs: from `find_runs`.
-    baseline: name of a run or group that the others are compared with.
+    baseline: name of a run or group that the others are compared with; or of
+      what runs are the same `by`.
+    by: keys of the config; runs that agree on them are points of one frontier.
   """
   groups = group(runs)
   names = metric_names(runs)
-  found = [_summary(groups, names)]
-  if baseline:
+  found = [_summary(groups, names), _unfinished(runs)]
+  if baseline and baseline not in matched.methods(groups, by):
     found.append(_against(groups, names, baseline))
-  found += [_curves(groups, names), _frontier(groups), _samples(groups)]
-  found += [_configs(groups), _everything(groups, names)]
+  found += [_curves(groups, names), _frontier(groups)]
+  if by:
+    found += matched.sections(groups, FRONTIERS, by, baseline=baseline)
+  found += [_samples(groups), _configs(groups), _everything(groups, names)]
   return [section for section in found if section is not None]
 
 
@@ -142,6 +149,23 @@ def _summary(groups, names):
     rows,
     note='Last values. Under a mean, its interval: over seeds, or over '
     'held-out rows where one run was evaluated.',
+  )
+
+
+def _unfinished(runs):
+  """What is not done, why, and what runs it alone."""
+  rows = [
+    {'run': run.name, 'status': run.status, 'last error': run.error or None,
+     'alone': run.command or None}
+    for run in runs if not run.finished
+  ]  # fmt: skip
+  if not rows:
+    return None
+  return page.table(
+    'Not finished',
+    rows,
+    note='What is measured of them counts above as far as it goes. The last '
+    'column is the command that goes on with a run alone.',
   )
 
 

@@ -33,9 +33,12 @@ assert not stage or (pathlib.Path(stage) / 'checkpoints').is_dir(), stage
 checkpoints = work / 'checkpoints'
 checkpoints.mkdir(exist_ok=True)
 config = {k[9:]: v for k, v in options.items() if k.startswith('--config.')}
+seed = int(config.get('seed', 0))
+beta = float(config.get('algorithm_kw.beta', 0.1))
 (work / 'config.json').write_text(json.dumps(
-  {'total_steps': total, 'algorithm': 'alignax.algorithms.dpo',
-   'seed': int(config.get('seed', 0)), 'options': config}))
+  {'total_steps': total, 'algorithm': 'alignax.algorithms.dpo', 'seed': seed,
+   'init_from': stage or '', 'algorithm_kw': {'behave': behave,
+     'beta': beta, 'loss': config.get('algorithm_kw.loss', 'dpo')}}))
 start = max([int(p.name) for p in checkpoints.iterdir()], default=0)
 with (work / 'starts').open('a') as file:
   file.write(f'{start} {sorted(os.sched_getaffinity(0))}\\n')
@@ -45,7 +48,11 @@ for step in range(start + 1, total + 1):
   if behave == 'slow':
     time.sleep(0.3)
   with (work / 'metrics.jsonl').open('a') as file:
-    file.write(json.dumps({'step': step, 'seconds': step / 10.0}) + '\\n')
+    line = {'step': step, 'seconds': step / 10.0}
+    if not behave:
+      line |= {'samples/kl': step / 10 / beta,
+               'samples/total': 0.5 + step / 100 + seed / 1000}
+    file.write(json.dumps(line) + '\\n')
   (checkpoints / str(step)).mkdir()
   if step == 2 and start == 0:
     if behave == 'kill':

@@ -1,0 +1,155 @@
+"""Methods at equal KL: whose reward is higher at the same distance travelled.
+
+A method is all runs that agree on some keys of their configs, and differ in how
+far they go (β, learning rate, steps). Every seed of it has a frontier of its
+own, the rewards of its runs over their KL; what it would have had at a KL in
+between is interpolated, and what lies beyond its runs is missing.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from alignax.evals.intervals import bootstrap, paired
+from alignax.report import charts, page
+
+LEVELS = 5  # Values of KL at which methods are compared.
+
+Points = list[tuple[float, float]]
+
+
+def sections(
+  groups, frontiers, by: Sequence[str], *, baseline: str | None = None
+) -> list[page.Section]:
+  """A chart of frontiers, and a table of rewards at equal KL.
+
+  Args:
+    groups: runs over their seeds; see `summary.Group`.
+    frontiers: (reward, KL) names of metrics; the first that was measured for
+      most of the groups is used.
+    by: keys of the config that make a method.
+    baseline: a method that the others are compared with, seed by seed.
+  """
+  several = len(methods(groups, by)) > 1
+  count = lambda f: sum(bool(last_points(g, *f)) for g in groups)
+  reward, kl = max(frontiers, key=count)
+  if not count((reward, kl)) or not several:
+    return []
+  found = frontiers_of(groups, reward, kl, by)
+  made = [_chart(groups, reward, kl, by), _table(found, reward)]
+  if baseline in found:
+    made.append(_against(found, reward, baseline))
+  return made
+
+
+def methods(groups, by: Sequence[str]) -> set[str]:
+  return {method_of(g, by) for g in groups}
+
+
+def method_of(group, by: Sequence[str]) -> str:
+  """What a group's runs have for the keys: 'dpo ipo'."""
+  config = group.runs[0].config
+  values = [str(config[key]) for key in by if key in config]
+  return ' '.join(v.removeprefix('alignax.algorithms.') for v in values)
+
+
+def last_points(group, reward: str, kl: str) -> dict[int, tuple[float, float]]:
+  """Where each seed of a group came out: (KL, reward)."""
+  rewards, kls = group.by_seed(reward), group.by_seed(kl)
+  return {s: (kls[s], rewards[s]) for s in rewards if s in kls}
+
+
+def frontiers_of(groups, reward, kl, by) -> dict[str, dict[int, Points]]:
+  """(KL, reward) of every run, in the order of KL, by method and seed."""
+  found: dict[str, dict[int, Points]] = {}
+  for g in groups:
+    for seed, point in last_points(g, reward, kl).items():
+      of_method = found.setdefault(method_of(g, by), {})
+      of_method.setdefault(seed, []).append(point)
+  return {
+    method: {seed: sorted(points) for seed, points in seeds.items()}
+    for method, seeds in found.items()
+  }
+
+
+def at_kl(points: Points, kl: float) -> float | None:
+  """The reward at a KL, on the line between its neighbours; None beyond."""
+  for (x0, y0), (x1, y1) in zip(points, points[1:]):
+    if x0 <= kl <= x1:
+      share = (kl - x0) / (x1 - x0) if x1 > x0 else 0.5
+      return y0 + share * (y1 - y0)
+  return None
+
+
+def levels(frontiers: Mapping[str, Mapping[int, Points]]) -> list[float]:
+  """Round values of KL, up to the largest that half of the methods reach."""
+  reach = sorted(
+    max(p[0] for points in seeds.values() for p in points)
+    for seeds in frontiers.values()
+  )
+  top = reach[len(reach) // 2]
+  found = charts.ticks(0.0, top, LEVELS) if top > 0 else []
+  return [kl for kl in found if 0 < kl <= top]
+
+
+def _chart(groups, reward, kl, by):
+  """A dot a group: the mean over its seeds, joined in the order of KL."""
+  curves: dict[str, list] = {}
+  for g in groups:
+    points = list(last_points(g, reward, kl).values())
+    if points:
+      x, y = (sum(values) / len(points) for values in zip(*points))
+      spread = bootstrap([p[1] for p in points])
+      point = (x, y, spread.low, spread.high) if len(points) > 1 else (x, y)
+      curves.setdefault(method_of(g, by), []).append(point)
+  curves = {name: sorted(points) for name, points in curves.items()}
+  return charts.frontier(
+    'Frontiers',
+    {f'{reward} against {kl}': curves},
+    note='Where runs ended, means over seeds with their intervals; a line '
+    'joins the runs of one method in the order of KL.',
+  )
+
+
+def _table(frontiers, reward):
+  values = levels(frontiers)
+  rows = []
+  for method, seeds in frontiers.items():
+    row = {'method': method}
+    for level in values:
+      known = [at_kl(points, level) for points in seeds.values()]
+      known = [v for v in known if v is not None]
+      row[_column(level)] = bootstrap(known) if known else None
+    rows.append(row)
+  return page.table(
+    f'{reward} at equal KL',
+    rows,
+    columns=['method', *map(_column, values)],
+    note='Interpolated between the runs of each seed, then the mean over seeds '
+    'and its interval; missing where no run of the method went so far.',
+  )
+
+
+def _against(frontiers, reward, baseline: str):
+  values, base = levels(frontiers), frontiers[baseline]
+  rows = []
+  for method, seeds in frontiers.items():
+    row = {'method': method}
+    for level in values:
+      pairs = [
+        (at_kl(points, level), at_kl(base[seed], level))
+        for seed, points in seeds.items()
+        if seed in base
+      ]
+      pairs = [pair for pair in pairs if None not in pair]
+      row[_column(level)] = paired(*zip(*pairs)) if pairs else None
+    if method != baseline:
+      rows.append(row)
+  return page.table(
+    f'{reward} at equal KL, against {baseline}',
+    rows,
+    columns=['method', *map(_column, values)],
+    note='Differences, seed by seed.',
+  )
+
+
+def _column(level: float) -> str:
+  return f'at KL {level:g}'

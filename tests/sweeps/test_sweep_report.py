@@ -1,0 +1,82 @@
+"""A sweep's page: seeds together, what died with its error, nothing as zero."""
+
+import csv
+
+import pytest
+
+from alignax import report
+from alignax.cli import main
+from alignax.evals.intervals import bootstrap
+from alignax.report import matched
+
+SEEDS = """
+sft = sweeps.run('small.py:sft', {'algorithm_kw.behave': 'quiet'}, name='sft')
+dpo = sweeps.run('small.py:dpo', name='dpo', after=sft)
+runs = sweeps.grid(dpo, {'algorithm_kw.loss': ['dpo', 'ipo'],
+                         'algorithm_kw.beta': [0.1, 0.2]})
+runs = sweeps.seeds(runs, 3, stages=True)
+broken = sweeps.run('small.py:dpo', {'algorithm_kw.behave': 'fail'}, name='ill')
+late = sweeps.run('small.py:dpo', {'seed': 7}, name='late', after=broken)
+again = sweeps.run('small.py:dpo', {'algorithm_kw.behave': 'fail'}, name='same')
+return [*runs, broken, late, again]
+"""
+
+
+@pytest.fixture
+def out(write_sweep, home):
+  assert main([*write_sweep(SEEDS), '--jobs=2']) == 1
+  return home / 'out'
+
+
+def test_the_page_of_a_sweep(out, home, capsys):
+  page, table = home / 'page.html', home / 'runs.csv'
+  args = ['report', str(out), f'--output={page}', f'--csv={table}']
+  by = ['--by=algorithm_kw.loss', '--baseline=dpo']
+  assert main([*args, *by, f'--markdown={home / "runs.md"}']) == 0
+  groups = {
+    line.split('|')[1].strip(): line
+    for line in (home / 'runs.md').read_text().splitlines()[2:]
+  }
+  # Every seed has a stage of its own, and they are one line all the same.
+  assert groups.keys() == {
+    'dpo loss=dpo beta=0.1 (3 seeds)', 'dpo loss=dpo beta=0.2 (3 seeds)',
+    'dpo loss=ipo beta=0.1 (3 seeds)', 'dpo loss=ipo beta=0.2 (3 seeds)',
+    'sft (3 seeds)', 'ill', 'late',
+  }  # fmt: skip
+  text = page.read_text()
+  assert 'ValueError: the loss\nwas not finite' in text
+  assert 'alignax train --config=small.py:dpo' in text
+  assert 'blocked' in text and 'starts from &#x27;ill&#x27;' in text
+  assert 'same has the config of ill' in text
+  assert 'samples/total at equal KL, against dpo' in text
+  rows = {row['run']: row for row in csv.DictReader(table.open())}
+  assert rows['late']['samples/total'] == rows['ill']['samples/total'] == ''
+  assert rows['late']['status'] == 'blocked'
+  assert rows['ill']['status'] == 'failed at step 2 of 4'
+  assert float(rows['dpo loss=dpo beta=0.1 seed=2']['samples/kl']) == 4.0
+
+
+def test_intervals_are_over_seeds(out):
+  runs = report.find_runs([out])
+  from alignax.report.summary import group
+
+  (g,) = [g for g in group(runs) if g.name.startswith('dpo loss=ipo beta=0.1')]
+  assert g.last('samples/total') == bootstrap([0.54, 0.541, 0.542])
+  (sft,) = [g for g in group(runs) if g.name == 'sft (3 seeds)']
+  assert sft.last('samples/total') is None
+
+
+class TestEqualKL:
+  POINTS = [(1.0, 0.5), (3.0, 0.7), (3.0, 0.9)]
+
+  @pytest.mark.parametrize(
+    'kl, reward', [(1, 0.5), (2, 0.6), (0.9, None), (3.1, None)]
+  )
+  def test_rewards_are_interpolated_and_never_beyond(self, kl, reward):
+    assert matched.at_kl(self.POINTS, kl) == (reward and pytest.approx(reward))
+
+  def test_levels_are_within_what_most_reach(self):
+    runs = {'a': {0: [(0, 0), (9.7, 1)]}, 'b': {0: [(4.1, 1)]},
+            'c': {0: [(1.0, 1)]}}  # fmt: skip
+    found = matched.levels(runs)
+    assert found and max(found) <= 4.1 and min(found) > 0
