@@ -1,13 +1,19 @@
 r"""SFT: instruction tuning on demonstrations.
 
   alignax train --config=configs/sft.py:size=tiny --workdir=runs/sft
+
+With `world=tools` the tiny one learns to call tools. Tool calls of your own rows
+are learned as all that the assistant writes; most templates write them, and
+`--config.data.template=chatml` does for any tokenizer that has its tokens.
 """
 
 from configs import common
 
 
 def get_config(arg=None):
-  config, args = common.base(arg, data='', init_from='')
+  config, args = common.base(
+    arg, data='', init_from='', world='demonstrations'
+  )
   config.algorithm = 'alignax.algorithms.sft'
   config.algorithm_kw = dict(
     neftune=0.0,
@@ -19,7 +25,9 @@ def get_config(arg=None):
   config.data.packing = True
   config.optimizer.update(learning_rate=2e-5, warmup_steps=10)
   if args.size == 'tiny':
-    common.tiny(config, 'demonstrations', 1000)
+    common.tiny(config, args.world, 1000)
+    if args.world == 'tools':
+      config.evals.scorer = 'alignax.data.synthetic.tool_score'
     config.total_steps = 150
     config.optimizer.update(learning_rate=3e-3)
   elif args.size == 'smollm2':

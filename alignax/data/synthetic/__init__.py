@@ -12,12 +12,14 @@ from alignax.data.synthetic.rows import rows
 from alignax.data.synthetic.scorer import answered, gold_score
 from alignax.data.synthetic.tasks import FAMILIES, TASKS
 from alignax.data.synthetic.tokenizer import make_tokenizer, vocabulary
+from alignax.data.synthetic.tools import TOOLS, tool_score
 
 __all__ = [
   'CLEAN',
   'FAMILIES',
   'MIXED',
   'TASKS',
+  'TOOLS',
   'answered',
   'gold_score',
   'instruction',
@@ -27,6 +29,7 @@ __all__ = [
   'respond',
   'rows',
   'split_of',
+  'tool_score',
   'utility',
   'vocabulary',
 ]

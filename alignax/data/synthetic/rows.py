@@ -12,6 +12,7 @@ from alignax.data.synthetic.responses import CLEAN, MIXED, respond
 from alignax.data.synthetic.scorer import gold_score
 from alignax.data.synthetic.tasks import MIX, TASKS
 from alignax.data.synthetic.text import document
+from alignax.data.synthetic.tools import tool_conversation
 
 CLASS_PROMPTS = ('right', 'wrong')  # What the system says to every class.
 
@@ -37,7 +38,8 @@ def rows(
 
   Args:
     name: 'text' {text}; 'demonstrations' {messages}; 'classes' {messages,
-      class}, of experts and others; 'prompts' {prompt};
+      class}, of experts and others; 'tools' {messages, tools}, with a call;
+      'prompts' {prompt};
       'preferences' {prompt, chosen, rejected}; 'rankings' {prompt, responses,
       ranks}; 'unpaired' {prompt, completion, label}. Prompts and responses are
       lists of messages.
@@ -168,6 +170,7 @@ _MAKERS = {
   'prompts': _prompt,
   'demonstrations': _demonstration,
   'classes': _classed,
+  'tools': tool_conversation,
   'preferences': _preference,
   'rankings': _ranking,
   'unpaired': _unpaired,

@@ -1,6 +1,8 @@
 """The world's tokenizer: one token a word, and a chat template of two.
 
 <|user|>reverse cat dog<|end|><|assistant|>dog cat<|end|>
+
+Tools are listed and speak in system turns; a call is words in brackets.
 """
 
 from alignax.data.synthetic import words as w
@@ -10,9 +12,15 @@ from alignax.data.synthetic.text import LAYOUTS, SIGNS, SYMBOLS
 PAD, UNKNOWN, END = '<pad>', '<unk>', '<|end|>'
 ROLES = ('<|system|>', '<|user|>', '<|assistant|>')
 CHAT_TEMPLATE = (
+  "{% if tools %}{{ '<|system|>' + tools | map(attribute='function.name')"
+  " | join(' ') + '<|end|>' }}{% endif %}"
   '{% for message in messages %}'
-  "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
-  '{% endfor %}'
+  "{% set role = 'system' if message['role'] == 'tool' else message['role'] %}"
+  "{{ '<|' + role + '|>' + message['content'] }}"
+  "{% for call in message['tool_calls'] or [] %}"
+  "{{ '[ ' + call['function']['name'] + ' ' + call['function']['arguments']"
+  ".values() | join(' ') + ' ]' }}{% endfor %}"
+  "{{ '<|end|>' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
