@@ -48,7 +48,8 @@ def method_of(group, by: Sequence[str]) -> str:
   """What a group's runs have for the keys: 'dpo ipo'."""
   config = group.runs[0].config
   values = [str(config[key]) for key in by if key in config]
-  return ' '.join(v.removeprefix('alignax.algorithms.') for v in values)
+  named = ' '.join(v.removeprefix('alignax.algorithms.') for v in values)
+  return named or group.name
 
 
 def last_points(group, reward: str, kl: str) -> dict[int, tuple[float, float]]:

@@ -161,11 +161,13 @@ def _unfinished(runs):
   ]  # fmt: skip
   if not rows:
     return None
+  columns = [c for c in rows[0] if any(row[c] for row in rows)]
   return page.table(
     'Not finished',
     rows,
-    note='What is measured of them counts above as far as it goes. The last '
-    'column is the command that goes on with a run alone.',
+    columns=columns,
+    note='What they measured counts above as far as it goes. Of a run of a '
+    'sweep, the command that goes on with it alone is shown.',
   )
 
 

@@ -226,11 +226,17 @@ def test_page_works_in_a_browser(sweep, tmp_path):
   path = report.write(
     tmp_path / 'p.html', 'Page', *report.sections(report.find_runs([sweep]))
   )
-  # A click on the third heading must sort, highest first, missing last.
+  # A click on the third heading must sort, highest first, missing last; the
+  # pointer over a chart must show the values there.
   click = (
     '<script>document.querySelectorAll("th button")[2].click();'
+    'const chart = document.querySelector("svg.chart");'
+    'const box = chart.getBoundingClientRect();'
+    'chart.dispatchEvent(new PointerEvent("pointermove", '
+    '{clientX: box.right - 20, clientY: box.top + 50}));'
     'document.title = [...document.querySelector("tbody").rows]'
-    '.map((r) => r.cells[0].textContent).join("|");</script></body>'
+    '.map((r) => r.cells[0].textContent).join("|") + " # " + '
+    'document.getElementById("tip").textContent;</script></body>'
   )
   path.write_text(path.read_text().replace('</body>', click))
   result = subprocess.run(
@@ -241,4 +247,6 @@ def test_page_works_in_a_browser(sweep, tmp_path):
     capture_output=True, text=True, timeout=120, check=True,
   )  # fmt: skip
   title = re.search('<title>(.*?)</title>', result.stdout)[1]
-  assert title == 'ppo (3 seeds)|dpo (3 seeds)|broken|sft'
+  order, tip = title.split(' # ')
+  assert order == 'ppo (3 seeds)|dpo (3 seeds)|broken|sft'
+  assert re.match(r'step \d+.*ppo \(3 seeds\) 0\.\d+', tip)
