@@ -8,7 +8,7 @@ import pytest
 import tiny_worlds as worlds
 import toy_models as toys
 
-from alignax import inner_steps, train
+from alignax import inner_steps, rewards, train
 from alignax.algorithms import ppo, sft
 
 KEY = jax.random.key(0)
@@ -143,6 +143,49 @@ class TestScores:
       lambda x, y: np.abs(x - y).max(), raw.params, ten.params
     )
     assert moved['policy']['embed']['embedding'] > 1e-3
+
+
+class TestWithoutAScore:
+  """A response whose score is NaN is as if it were not there."""
+
+  scores = [1, 0, np.nan, 3, -1, 2]
+
+  def update(self, scores, batch):
+    state, (row,) = run(
+      batch=batch, score_fn=lambda *_: (np.array(scores, np.float32), {}),
+      tx=optax.sgd(0.5), lam=1.0, ref=toys.table(3),
+    )  # fmt: skip
+    return state.params['policy']['embed']['embedding'], row
+
+  def test_whatever_it_was(self):
+    batch = toys.prompts(6)
+    other = {k: v.copy() for k, v in batch.items()}
+    other['inputs'][2] = (batch['inputs'][2] + 1) % toys.SIZE
+    one, row = self.update(self.scores, batch)
+    two, same = self.update(self.scores, other)
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    assert row == pytest.approx(same, abs=1e-5)
+    assert row['rewards/excluded'] == 1 and row['objective/score'] == 1
+    # With a score, it does make a difference.
+    scored = np.nan_to_num(self.scores)
+    moved = self.update(scored, batch)[0] - self.update(scored, other)[0]
+    assert np.abs(moved).max() > 1e-3
+
+  def test_if_it_is_all_there_is_nothing_moves(self):
+    policy, row = self.update([np.nan] * 6, toys.prompts(6))
+    np.testing.assert_array_equal(policy, toys.table(0)['embed']['embedding'])
+    assert row['rewards/excluded'] == 6 and row['skipped'] == 0
+    assert all(np.isfinite(x) for x in row.values())
+
+  def test_every_reward_is_logged(self):
+    both = rewards.weighted_sum({
+      'good': rewards.Term(good_tokens, weight=0.5),
+      'none': rewards.Term(nothing),
+    })  # fmt: skip
+    _, (row,) = run(score_fn=both)
+    assert row['rewards/good'] > 0 and row['rewards/none'] == 0
+    half = row['rewards/good'] / 2
+    assert row['objective/score'] == pytest.approx(half, rel=1e-5)
 
 
 class TestKL:
