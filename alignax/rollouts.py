@@ -60,7 +60,28 @@ def make_rollout(model, draw, *, max_new_tokens, group=1, rounds=1,
   return rollout
 
 
-def make_collect(rollout, score_fn, *, group, rounds=1):
+def against(own, other):
+  """Makes a rollout of groups of two: a response of each of two rollouts."""
+
+  @jax.jit
+  def pair(*rows):
+    def alternate(*xs):
+      stacked = jnp.stack(xs, axis=1)  # [P, 2, ...]
+      return shard_rows(stacked.reshape(-1, *stacked.shape[2:]))
+
+    return jax.tree.map(alternate, *rows)
+
+  def rollout(params, frozen, prompts, key, number=0):
+    keys = jax.random.split(key)
+    return pair(*(
+      draw(params, frozen, prompts, k, number)
+      for draw, k in zip((own, other), keys)
+    ))  # fmt: skip
+
+  return rollout
+
+
+def make_collect(rollout, score_fn, *, group, rounds=1, own=None):
   """Makes `collect(params, frozen, prompts, key) -> (rows, scores, metrics)`.
 
   With several rounds it samples as DAPO does (Yu et al., eq. 11,
@@ -77,6 +98,14 @@ def make_collect(rollout, score_fn, *, group, rounds=1):
   a batch holds and a step does not need comes again in the next epoch.
 
   Every round runs the same compiled programs on the same shapes.
+
+  Args:
+    rollout: from `make_rollout` or `against`.
+    score_fn: (frozen, rows) -> (scores, parts), see `alignax.rewards`.
+    group: responses to each prompt.
+    rounds: as for the rollout; 1 replaces nothing.
+    own: how many of each group the metrics are about, the first ones; None is
+      all of them.
   """
 
   def scored(params, frozen, prompts, key, number):
@@ -86,7 +115,8 @@ def make_collect(rollout, score_fn, *, group, rounds=1):
   def collect(params, frozen, prompts, key):
     rows, scores, parts = scored(params, frozen, prompts, key, 0)
     # Of the first round: those that follow have been selected.
-    metrics = rewards.summary(scores, parts) | describe(rows, scores, group)
+    metrics = rewards.summary(scores, parts)
+    metrics |= describe(rows, scores, group, own or group)
     if rounds == 1:
       return rows, scores, metrics
     scores, number = to_host(scores), 1
@@ -148,9 +178,13 @@ def take_groups(kept, more, source, group: int):
   return jax.tree.map(pick, kept, more)
 
 
-@functools.partial(jax.jit, static_argnames='group')
-def describe(rows, scores, group: int):
-  """What a rollout looks like, as means over its responses."""
+@functools.partial(jax.jit, static_argnames=('group', 'own'))
+def describe(rows, scores, group: int, own: int):
+  """What a rollout looks like, as means over the first responses of groups."""
+  dead = jnp.mean(without_signal(scores, group))
+  rows, scores = jax.tree.map(
+    lambda x: x.reshape(-1, group, *x.shape[1:])[:, :own], (rows, scores)
+  )
   scored = jnp.isfinite(scores)
   mean = rewards.mean_of(scores, scored)
   spread = rewards.mean_of((scores - mean) ** 2, scored)
@@ -163,7 +197,7 @@ def describe(rows, scores, group: int):
     'objective/finished': jnp.mean(rows['finished'].astype(jnp.float32)),
   }
   if group > 1:
-    metrics['groups/dead'] = jnp.mean(without_signal(scores, group))
+    metrics['groups/dead'] = dead
   return metrics
 
 
@@ -171,3 +205,26 @@ def sequence_kl(rows, ref_logps):
   """Estimate of the KL of every response from the reference, nats, [B]."""
   log_ratios = rows['logps'] - ref_logps
   return jnp.sum(log_ratios, axis=1, where=rows['mask'])
+
+
+def best_and_worst(scores, group: int):
+  """Which of its group is best, and which worst: [P * G] -> [P], [P].
+
+  Scores that are not finite come last on both sides; of equals it is the first.
+  """
+  scores = scores.reshape(-1, group)
+  found = jnp.isfinite(scores)
+  best = jnp.argmax(jnp.where(found, scores, -jnp.inf), axis=1)
+  worst = jnp.argmin(jnp.where(found, scores, jnp.inf), axis=1)
+  return best, worst
+
+
+def take_members(tree, members, group: int):
+  """Some of every group: [P * G, ...] by members [P, K] -> [P, K, ...]."""
+
+  def take(x):
+    x = x.reshape(-1, group, *x.shape[1:])
+    at = members.reshape(*members.shape, *[1] * (x.ndim - 2))
+    return jnp.take_along_axis(x, at, axis=1)  # Within a row: nothing moves.
+
+  return jax.tree.map(take, tree)

@@ -33,7 +33,7 @@ def base(arg: str | None = None, **spec) -> tuple:
   # any, they ask the role 'reward'.
   config.rewards = {}
   # Where single roles start from, if elsewhere.
-  config.role_from = dict(ref='', value='', reward='')
+  config.role_from = dict(ref='', value='', reward='', teacher='')
   config.tokenizer = ''  # A directory or hub name; that of init_from if ''.
   # Of the computation; and, for a fresh model, `alignax.models.Config`.
   config.model = dict(dtype='float32', remat='attention')
@@ -145,3 +145,46 @@ def smollm2(config, *, length: int = 256, batch_size: int = 4):
   config.data.update(length=length, batch_size=batch_size)
   config.evals.update(samples=4)
   config.evals.sampling.max_new_tokens = 48
+
+
+# Of algorithms that learn from their own samples.
+SAMPLING = dict(
+  max_new_tokens=64,
+  temperature=1.0,
+  top_k=0,
+  top_p=1.0,
+  stop_ids=(),  # Those of the tokenizer.
+)
+
+
+def online(config, args, *, prompts: int = 16, rate: float = 2e-4):
+  """Prompts, a start and a reward model for an online algorithm.
+
+  `prompts` go to a step of the tiny size, a quarter as many on SmolLM2; `rate`
+  is the learning rate of the tiny size. `args` has data, init_from and reward.
+  """
+  config.optimizer.update(
+    learning_rate=1e-6, warmup_steps=5, schedule='constant'
+  )
+  config.data.batch_size = prompts
+  if args.size == 'tiny':
+    tiny(config, 'prompts', 2000)
+    config.data.batch_size = prompts
+    config.init_from = 'configs/sft.py:size=tiny'
+    config.role_from.reward = 'configs/reward.py:size=tiny'
+    config.total_steps = 40
+    config.algorithm_kw.max_new_tokens = 24
+    config.optimizer.learning_rate = rate
+  elif args.size == 'smollm2':
+    smollm2(config, length=96, batch_size=max(prompts // 4, 1))
+    config.init_from = 'runs/sft'
+    config.role_from.reward = 'runs/reward'
+    config.total_steps = 25
+    config.data.heldout = 100
+    config.algorithm_kw.max_new_tokens = 48
+    config.optimizer.learning_rate = 1e-5
+    config.evals.samples = 32
+    config.evals.sampling.temperature = 1.0
+  config.data.path = args.data or config.data.path
+  config.init_from = args.init_from or config.init_from
+  config.role_from.reward = args.reward or config.role_from.reward

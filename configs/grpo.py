@@ -30,55 +30,30 @@ def get_config(arg=None):
   config.algorithm = 'alignax.algorithms.grpo'
   variant = VARIANTS[args.variant]
   loss = variant.get('loss', 'clipped_policy')
-  config.algorithm_kw = common.loss_kw(loss) | dict(
-    group=args.group,
-    rounds=1,
-    max_new_tokens=64,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    stop_ids=(),  # Those of the tokenizer.
-    scale='group',
-    average='sequence',
-    loss=loss,
-    ratio='token',
-    kl_coef=0.0,
-    kl_kind='k3',
-    overlong_cache=0,
-    mask_truncated=False,
-    importance='none',
-    importance_cap=2.0,
-    epochs=1,
-    minibatches=2,
-    microbatches=1,
+  config.algorithm_kw = (
+    common.loss_kw(loss)
+    | common.SAMPLING
+    | dict(
+      group=args.group,
+      rounds=1,
+      scale='group',
+      average='sequence',
+      loss=loss,
+      ratio='token',
+      kl_coef=0.0,
+      kl_kind='k3',
+      overlong_cache=0,
+      mask_truncated=False,
+      importance='none',
+      importance_cap=2.0,
+      epochs=1,
+      minibatches=2,
+      microbatches=1,
+    )
   )
-  config.optimizer.update(
-    learning_rate=1e-6, warmup_steps=5, schedule='constant'
-  )
-  prompts = 16  # That a step learns from.
-  if args.size == 'tiny':
-    common.tiny(config, 'prompts', 2000)
-    config.init_from = 'configs/sft.py:size=tiny'
-    config.role_from.reward = 'configs/reward.py:size=tiny'
-    config.total_steps = 40
-    config.algorithm_kw.max_new_tokens = 24
-    config.optimizer.update(learning_rate=2e-4)
-  elif args.size == 'smollm2':
-    prompts = 4
-    common.smollm2(config, length=96)
-    config.init_from = 'runs/sft'
-    config.role_from.reward = 'runs/reward'
-    config.total_steps = 25
-    config.data.heldout = 100
-    config.algorithm_kw.max_new_tokens = 48
-    config.optimizer.learning_rate = 1e-5
-    config.evals.samples = 32
-    config.evals.sampling.temperature = 1.0
+  common.online(config, args)
   config.algorithm_kw.update(variant)
   if args.variant == 'dapo':
     config.algorithm_kw.overlong_cache = config.algorithm_kw.max_new_tokens // 4
-  config.data.batch_size = prompts * config.algorithm_kw.rounds
-  config.data.path = args.data or config.data.path
-  config.init_from = args.init_from or config.init_from
-  config.role_from.reward = args.reward or config.role_from.reward
+  config.data.batch_size *= config.algorithm_kw.rounds
   return config

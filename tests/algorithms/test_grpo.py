@@ -1,67 +1,28 @@
 """GRPO on a policy that is a table: groups, their losses, dynamic sampling."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import online_worlds as online
 import optax
 import pytest
 import tiny_worlds as worlds
 import toy_models as toys
+from online_worlds import GOOD, constant, good_tokens, keeping, table_of
 
 import alignax
-from alignax import rollouts, sampling, train
+from alignax import rollouts, sampling
 from alignax.algorithms import grpo
 
 KEY = jax.random.key(0)
 MODEL = toys.Bigram()
-GOOD = 4  # The token that is worth something.
 G, N = 4, 5
 
 
-def good_tokens(frozen, rows):
-  """The share of a response that is the good token."""
-  good = np.sum((rows['targets'] == GOOD) & rows['mask'], axis=1)
-  return (good / np.asarray(rows['lengths'])).astype(np.float32), {}
-
-
-def constant(frozen, rows):
-  return np.ones(len(rows['lengths']), np.float32), {}
-
-
-def keeping(score_fn, kept):
-  """The same, and the rows it saw."""
-
-  def score(frozen, rows):
-    kept.append(jax.device_get(rows))
-    return score_fn(frozen, rows)
-
-  return score
-
-
-def build(tx=None, *, policy=None, ref=None, score_fn=good_tokens, **kw):
-  """(step, state, frozen) of GRPO on tables."""
-  tx = tx or optax.adam(0.1)
-  kw = dict(max_new_tokens=N, group=G, score_fn=score_fn) | kw
-  policy = policy or toys.table(0)
-  state = train.init_state({'policy': jax.tree.map(jnp.array, policy)}, tx)
-  _, frozen = grpo.roles(**kw)
-  step = grpo.make_step({'policy': MODEL}, tx, **kw)
-  return step, state, {'ref': ref or policy} if 'ref' in frozen else {}
-
-
-def run(steps=1, *, batch=None, **kw):
-  """The last state and all metrics."""
-  step, state, frozen = build(**kw)
-  rows = []
-  for i in range(steps):
-    prompts = batch or toys.prompts(16, seed=i)
-    state, metrics = step(state, frozen, prompts, KEY)
-    rows.append({k: float(v) for k, v in metrics.items()})
-  return state, rows
-
-
-def table_of(state):
-  return np.asarray(state.params['policy']['embed']['embedding'])
+build = functools.partial(online.build, grpo, group=G, max_new_tokens=N)
+run = functools.partial(online.run, grpo, group=G, max_new_tokens=N)
 
 
 class TestWholeStep:

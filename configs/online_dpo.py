@@ -1,0 +1,41 @@
+r"""Online DPO: preferences between responses that the policy itself wrote.
+
+  alignax train --config=configs/online_dpo.py:size=tiny --workdir=runs/odpo
+
+`variant=iterative` goes in rounds of `round_steps`; `variant=xpo` compares with
+responses of the reference, and `variant=nash_md` with those of an opponent
+between the two.
+"""
+
+from configs import common
+
+VARIANTS = ('online', 'iterative', 'xpo', 'nash_md')
+
+
+def get_config(arg=None):
+  config, args = common.base(
+    arg, data='', init_from='', reward='', variant='online', loss='dpo',
+    beta=0.1, group=2, round_steps=10,
+  )  # fmt: skip
+  if args.variant not in VARIANTS:
+    raise ValueError(
+      f'variant={args.variant}; it is one of {", ".join(VARIANTS)}.'
+    )
+  if args.variant == 'nash_md':
+    config.algorithm = 'alignax.algorithms.nash_md'
+    config.algorithm_kw = common.SAMPLING | dict(
+      beta=args.beta, mixture=0.125, win_probs=False, microbatches=1
+    )
+  else:
+    loss = 'xpo' if args.variant == 'xpo' else args.loss
+    config.algorithm = 'alignax.algorithms.online_dpo'
+    config.algorithm_kw = common.loss_kw(loss, beta=args.beta)
+    config.algorithm_kw.update(
+      **common.SAMPLING,
+      group=args.group,
+      loss=loss,
+      round_steps=args.round_steps if args.variant == 'iterative' else 0,
+      microbatches=1,
+    )
+  common.online(config, args, prompts=32, rate=1e-4)
+  return config

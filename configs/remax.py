@@ -1,0 +1,18 @@
+r"""ReMax: REINFORCE, the greedy response being the baseline.
+
+alignax train --config=configs/remax.py:size=tiny --workdir=runs/remax
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  config, args = common.base(
+    arg, data='', init_from='', reward='', kl_coef=0.05
+  )
+  config.algorithm = 'alignax.algorithms.remax'
+  config.algorithm_kw = common.SAMPLING | dict(
+    kl_coef=args.kl_coef, microbatches=1
+  )
+  common.online(config, args, prompts=64, rate=1e-4)
+  return config

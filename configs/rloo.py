@@ -1,0 +1,18 @@
+r"""RLOO: REINFORCE, the other responses to a prompt being the baseline.
+
+alignax train --config=configs/rloo.py:size=tiny --workdir=runs/rloo
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  config, args = common.base(
+    arg, data='', init_from='', reward='', group=4, kl_coef=0.05
+  )
+  config.algorithm = 'alignax.algorithms.rloo'
+  config.algorithm_kw = common.SAMPLING | dict(
+    group=args.group, kl_coef=args.kl_coef, microbatches=1
+  )
+  common.online(config, args, prompts=32, rate=1e-4)
+  return config

@@ -1,0 +1,175 @@
+"""What holds for every online algorithm, on a policy that is a table."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import online_worlds as online
+import optax
+import pytest
+import tiny_worlds as worlds
+import toy_models as toys
+from online_worlds import KEY, constant, good_tokens, table_of
+
+from alignax import sharding
+from alignax.algorithms import (
+  grpo,
+  llama3_rounds,
+  nash_md,
+  online_dpo,
+  raft,
+  reinforce_pp,
+  remax,
+  rloo,
+)
+
+N = 5
+# An algorithm, and what makes it learn.
+CASES = {
+  'dapo': (grpo, dict(group=4, rounds=2, average='token')),
+  'rloo': (rloo, dict(group=4)),
+  'reinforce_pp': (reinforce_pp, dict()),
+  'reinforce_pp-baseline': (
+    reinforce_pp, dict(group=4, baseline='group', kl_in='loss')
+  ),
+  'remax': (remax, dict()),
+  'raft': (raft, dict(group=4)),
+  'online_dpo': (online_dpo, dict(group=4)),
+  'rounds': (online_dpo, dict(group=4, round_steps=2)),
+  'xpo': (online_dpo, dict(loss='xpo', alpha=0.0)),
+  'nash_md': (nash_md, dict(beta=0.001)),
+  'llama3_rounds': (
+    llama3_rounds, dict(group=4, sft_steps=2, dpo_steps=2, restart=False)
+  ),
+}  # fmt: skip
+IMITATES = ('raft', 'llama3_rounds')  # The best of equals, too.
+every = pytest.mark.parametrize('name', CASES)
+
+
+def build(name, **more):
+  """(step, new_state, frozen) of a case; `SCORE['fn']` scores."""
+  module, kw = CASES[name]
+  return online.build(
+    module,
+    tx=optax.adam(0.2, eps=1e-3),
+    score_fn=lambda frozen, rows: SCORE['fn'](frozen, rows),
+    **dict(max_new_tokens=N) | kw | more,
+  )
+
+
+# Scores come from the host: one compiled step serves every test of a case.
+SCORE = {'fn': good_tokens}
+built = functools.cache(build)
+
+
+def run(name, score_fn, steps=1):
+  """The last state and the metrics of every step."""
+  step, state, frozen = built(name)
+  state = jax.tree.map(jnp.array, state)  # The step donates it.
+  SCORE['fn'], rows = score_fn, []
+  for i in range(steps):
+    state, metrics = step(state, frozen, toys.prompts(16, seed=i), KEY)
+    rows.append({k: float(v) for k, v in metrics.items()})
+  return state, rows
+
+
+@every
+def test_it_moves_to_the_optimum_of_a_toy(name):
+  scaled = lambda frozen, rows: (10 * good_tokens(frozen, rows)[0], {})
+  _, rows = run(name, scaled, 40)
+  assert rows[0]['objective/score'] < 4
+  # Pairs against a fixed reference are soon all won, and then teach no more.
+  assert rows[-1]['objective/score'] > (6 if name == 'xpo' else 9)
+
+
+@every
+def test_equal_scores_teach_nothing(name):
+  """No gradient but that of a KL, which is zero at the reference."""
+  if name in IMITATES:
+    pytest.skip('it imitates one of them')
+  _, (row,) = run(name, constant)
+  # What tokens cost of KL is whitened to noise: of rounding, here.
+  most = 2e-3 if name == 'reinforce_pp' else 1e-6
+  assert row['grad_norm'] < most
+
+
+@every
+def test_without_a_single_score_nothing_moves(name):
+  nan = lambda frozen, rows: (np.full(len(rows['row']), np.nan), {})
+  state, (row,) = run(name, nan)
+  assert row['grad_norm'] == 0 and row['skipped'] == 0
+  assert all(np.isfinite(value) for value in row.values())
+  np.testing.assert_array_equal(
+    table_of(state), toys.table(0)['embed']['embedding']
+  )
+
+
+@every
+def test_missing_scores_do_no_harm(name):
+  def some(frozen, rows):
+    scores, _ = good_tokens(frozen, rows)
+    return np.where(np.arange(len(scores)) % 3 == 1, np.nan, scores), {}
+
+  _, (row,) = run(name, some)
+  assert row['rewards/excluded'] > 0 and row['skipped'] == 0
+  assert row['grad_norm'] > 0
+  assert all(np.isfinite(value) for value in row.values())
+
+
+@every
+def test_microbatches_change_nothing(name):
+  one, (row,) = run(name, good_tokens)
+  step, state, frozen = build(name, microbatches=4)
+  two, other = step(state, frozen, toys.prompts(16), KEY)
+  worlds.assert_trees_close(one.params, two.params, atol=2e-5)
+  assert row['loss'] == pytest.approx(float(other['loss']), abs=2e-5)
+
+
+@pytest.mark.parametrize('name', ['dapo', 'rounds', 'llama3_rounds'])
+def test_a_run_goes_on_bit_for_bit_from_within_a_round(name):
+  """A state that was written to a disk and read is all that a step needs."""
+  SCORE['fn'] = good_tokens
+  step, state, frozen = built(name)
+  state = jax.tree.map(jnp.array, state)
+  batch = lambda i: toys.prompts(16, seed=i)
+  for i in range(5):
+    if i == 3:
+      stored = jax.tree.map(np.array, state)
+    state, metrics = step(state, frozen, batch(i), KEY)
+  step, _, _ = build(name)  # Another process.
+  again = jax.tree.map(jnp.array, stored)
+  for i in (3, 4):
+    again, others = step(again, frozen, batch(i), KEY)
+  jax.tree.map(np.testing.assert_array_equal, state, again)
+  for key in metrics:
+    assert float(metrics[key]) == float(others[key])
+
+
+@pytest.mark.parametrize(
+  'name', ['dapo', 'rounds', 'xpo', 'nash_md', 'llama3_rounds']
+)
+def test_sharded_is_unsharded(name):
+  module, given = CASES[name]
+  kw = dict(max_new_tokens=4, score_fn=good_tokens) | given
+  model, tx = worlds.make_model(depth=1), optax.sgd(0.1)
+  params, prompts = worlds.make_params(model), worlds.prompts(16)
+  results = []
+  for sizes in ((1, 1, 1), (2, 2, 2)):
+    mesh = worlds.make_mesh(sizes)
+    with jax.set_mesh(mesh):
+      extra = {}
+      if hasattr(module, 'init_extra'):
+        extra = module.init_extra(params={'policy': params}, **kw)
+      state, where = worlds.make_state(
+        mesh, {'policy': params}, tx, extra=extra
+      )
+      step = module.make_step({'policy': model}, tx, **kw, state_sharding=where)
+      frozen = worlds.place(mesh, {'ref': params})
+      batch = sharding.shard_batch(mesh, prompts)
+      state, metrics = step(state, frozen, batch, KEY)
+    results.append(jax.device_get((state.params, metrics)))
+  (one, row), (two, other) = results
+  assert row['grad_norm'] > 0
+  worlds.assert_trees_close(one, two, atol=2e-5)
+  assert row['loss'] == pytest.approx(other['loss'], abs=1e-5)
