@@ -25,11 +25,13 @@ ASIDE = ('dtype', 'remat', 'max_length', 'vocab_size')
 
 
 class Roles(NamedTuple):
-  """Models and parameters by role."""
+  """Models and parameters by role; with LoRA, how they become whole."""
 
   models: dict[str, models.Model]
   trained: Params
   frozen: Params
+  join: train.Join = train.separate
+  origin: models.Origin | None = None  # Of the adapters, with LoRA.
 
 
 class Data(NamedTuple):
@@ -66,6 +68,20 @@ def roles_of(algorithm, kw: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def load_tokenizer(config):
   """The tokenizer named by the config, or that of the model it starts from."""
+  tokenizer = _tokenizer(config)
+  teacher = config.role_from.teacher
+  if teacher and data.load_tokenizer(teacher).get_vocab() != (
+    tokenizer.get_vocab()
+  ):
+    raise ValueError(
+      f'role_from.teacher is {teacher}, whose tokenizer has other tokens than '
+      "the student's: their distributions cannot be compared. Start the student "
+      'from a model of the same family, or take its tokenizer.'
+    )
+  return tokenizer
+
+
+def _tokenizer(config):
   if config.tokenizer == 'synthetic':
     from alignax.data import synthetic
 
@@ -82,6 +98,11 @@ def load_tokenizer(config):
 def source_of(config, role: str) -> str:
   """Where a role's parameters come from; '' is fresh ones."""
   named = config.role_from.get(role, '')
+  if role == 'teacher' and not named:
+    raise ValueError(
+      'role_from.teacher is empty, and a model is not its own teacher: set it '
+      'to a model of the same tokenizer.'
+    )
   if named or role not in STARTS_LIKE:
     return named or config.init_from
   return source_of(config, STARTS_LIKE[role])
@@ -160,13 +181,18 @@ def load_source(config, role: str, source: str, mesh):
     source,
     dtype=config.model.dtype,
     remat=config.model.remat,
-    role=_stored_role(source, role),
+    role=stored_role(source, role),
     shardings=lambda tree: sharding.shard_by_rules(
       mesh, sharding.TRANSFORMER_RULES, tree
     ),
   )
-  if source != config.init_from:
-    return model, params
+  if source == config.init_from:
+    check_same_model(config, model, source)
+  return model, params
+
+
+def check_same_model(config, model, source: str):
+  """Raises if `config.model` says other than what is stored."""
   for key, value in config.model.items():
     stored = getattr(model.config, key)
     if key not in ASIDE and value != stored:
@@ -174,7 +200,6 @@ def load_source(config, role: str, source: str, mesh):
         f'model.{key} is {value}, but the model in {source} has {stored}: '
         'leave it out, or start from another model.'
       )
-  return model, params
 
 
 def lower(params: Params, dtype: str) -> Params:
@@ -192,7 +217,7 @@ def lower(params: Params, dtype: str) -> Params:
   return jax.tree_util.tree_map_with_path(cast, params)
 
 
-def _stored_role(source: str, role: str) -> str | None:
+def stored_role(source: str, role: str) -> str | None:
   """Which role of another run a role starts from; None lets `load` choose."""
   path = pathlib.Path(source) / 'checkpoints'
   if not path.exists():

@@ -9,7 +9,7 @@ import inspect
 import math
 import typing
 
-from alignax import models, sharding, train
+from alignax import lora, models, sharding, train
 
 # Every key of a config, as in `configs/common.py`; those of `optimizer`,
 # `mesh`, `model` and `algorithm_kw` are arguments of functions instead.
@@ -18,8 +18,9 @@ KEYS = {
     'seed', 'total_steps', 'algorithm', 'algorithm_kw', 'init_from',
     'role_from', 'tokenizer', 'model', 'data', 'optimizer', 'ema_decay',
     'max_skipped', 'mesh', 'checkpoint', 'log', 'evals', 'rewards',
+    'lora',
   ),
-  'role_from': ('ref', 'value', 'reward'),
+  'role_from': ('ref', 'value', 'reward', 'teacher'),
   'data': (
     'path', 'format', 'split', 'kind', 'length', 'batch_size', 'packing',
     'template', 'turns', 'on_bad_row', 'drop_duplicates', 'heldout',
@@ -30,6 +31,7 @@ KEYS = {
   'log': ('every', 'tensorboard'),
   'evals': ('every', 'samples', 'sampling', 'scorer'),
   'mesh': ('data', 'fsdp', 'tensor'),
+  'lora': ('rank', 'alpha', 'targets', 'dora', 'rslora', 'base'),
 }  # fmt: skip
 # Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
 GIVEN = (
@@ -115,6 +117,28 @@ def check_model(config):
     raise ValueError(
       'init_from is empty, so the model is a fresh one, and needs '
       f'{", ".join(f"model.{key}" for key in missing)}.'
+    )
+
+
+def check_lora(config, algorithm):
+  """Raises for adapters that cannot be; the targets need the model's paths."""
+  given = config.lora
+  if not given.rank:
+    ask = [name for name in ('dora', 'rslora') if given[name]]
+    ask += ['base'] if given.base != 'float32' else []
+    if ask:
+      raise ValueError(
+        f'lora.{ask[0]} is {given[ask[0]]}, but lora.rank is 0, which is no '
+        'adapters at all: set lora.rank, to 16 say.'
+      )
+    return
+  lora.Lora(**given)
+  parameters = inspect.signature(algorithm.make_step).parameters
+  takes_rest = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+  if 'join' not in parameters and not takes_rest:
+    raise ValueError(
+      f'lora.rank is {given.rank}, but {algorithm.__name__}.make_step takes no '
+      'join, by which roles share a base; see train.make_update.'
     )
 
 

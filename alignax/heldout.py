@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from alignax import assemble, data, metrics, sharding
+from alignax import assemble, data, lora_roles, metrics, sharding
 from alignax.evals import samples as samples_eval
 
 EVALS = 2  # Stream of the seed; the training loop has another.
@@ -21,7 +21,7 @@ def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
     parts = rows // math.gcd(rows, config.data.batch_size)
     given = {k: v for k, v in kw.items() if k != 'microbatches'}
     on_heldout = algorithm.make_eval(
-      roles.models, **given, microbatches=parts
+      roles.models, **given, **lora_roles.join_kw(roles), microbatches=parts
     )
   key = jax.random.fold_in(jax.random.key(config.seed), EVALS)
   score_fn = None
@@ -38,7 +38,7 @@ def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
         roles.models, params, frozen, tokenizer, found.heldout,
         number=config.evals.samples, seed=config.seed, **config.evals.sampling,
         scorer=config.evals.scorer, stop_ids=assemble.stop_ids(tokenizer),
-        score_fn=score_fn,
+        score_fn=score_fn, join=roles.join,
       )  # fmt: skip
       metrics.append_samples(workdir, [{'step': step, **r} for r in rows])
       numbers |= {f'samples/{k}': v for k, v in scores.items()}

@@ -24,7 +24,8 @@ def with_reference(config, algorithm, roles, found, mesh, workdir):
   compute = algorithm.reference_logps(
     roles.models['ref'], **config.algorithm_kw
   )
-  ref = roles.frozen.pop('ref')
+  ref = roles.join({}, roles.frozen)[1]['ref']
+  del roles.frozen['ref']
   path = workdir / 'reference.npz'
   sets = {'training': found.batches.examples, 'heldout': found.heldout}
   sets = {name: examples for name, examples in sets.items() if examples}

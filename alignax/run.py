@@ -15,6 +15,7 @@ from alignax import (
   checks,
   describe,
   heldout,
+  lora_roles,
   metrics,
   models,
   reference,
@@ -59,6 +60,7 @@ def train(config, workdir, *, load_config=None) -> dict:
   checks.check_model(config)
   reward_checks.check(config, algorithm)
   checks.check_batch(config, algorithm, kw, mesh)
+  checks.check_lora(config, algorithm)
   workdir.mkdir(parents=True, exist_ok=True)
   config = run_stages(config, workdir, load_config)
   describe.write_description(config, workdir)
@@ -75,18 +77,21 @@ def train(config, workdir, *, load_config=None) -> dict:
     stack.enter_context(jax.set_mesh(mesh))
     scorer = scoring.load(config, mesh, tokenizer, stack)
     kw |= scorer.arguments(found.batches.rows)
-    roles = assemble.load_roles(config, algorithm, kw, mesh, len(tokenizer))
+    roles = lora_roles.load_roles(
+      config, algorithm, kw, mesh, len(tokenizer), workdir
+    )
     roles = scorer.beside(roles)
     main = algorithm.TRAINED[0]
-    models.write_description(workdir, roles.models[main])
+    models.write_description(workdir, roles.models[main], roles.origin)
     tokenizer.save_pretrained(workdir)
     found = reference.with_reference(
       config, algorithm, roles, found, mesh, workdir
     )
     state, where = assemble.make_state(config, algorithm, kw, roles, tx, mesh)
     step_fn = algorithm.make_step(
-      roles.models, tx, **kw, ema_decay=config.ema_decay, state_sharding=where
-    )
+      roles.models, tx, **kw, **lora_roles.join_kw(roles),
+      ema_decay=config.ema_decay, state_sharding=where,
+    )  # fmt: skip
     evaluate = heldout.make_evaluation(
       config, algorithm, kw, roles, found, tokenizer, mesh, workdir, scorer
     )

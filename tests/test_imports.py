@@ -13,8 +13,8 @@ FILES = sorted(ROOT.rglob('*.py'))
 # A name stands for its module, or its package with everything in it.
 LAYERS = {
   0: (
-    'types', 'numerics', 'logps', 'fused_head', 'weights', 'advantages',
-    'losses',
+    'types', 'numerics', 'logps', 'fused_head', 'fused_divergence', 'weights',
+    'advantages', 'losses',
   ),
   1: (
     'train', 'inner_steps', 'optim', 'sharding', 'checkpoint', 'metrics',
@@ -24,7 +24,7 @@ LAYERS = {
   2: ('algorithms', 'evals'),
   3: (
     'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
-    'reward_checks', 'scoring', 'sweeps', 'cli',
+    'lora_roles', 'reward_checks', 'scoring', 'sweeps', 'cli',
   ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -57,6 +57,7 @@ def adopt(config, workdir: pathlib.Path):
   stored = json.loads((workdir / 'config.json').read_text())
   config.init_from = stored['init_from']
   config.role_from.update(stored['role_from'])
+  config.lora.update(stored['lora'])
   if stored['algorithm'] != config.algorithm:
     raise ValueError(
       f'{workdir} was trained by {stored["algorithm"]}, and the config is of '
@@ -68,7 +69,15 @@ def evaluate(config, workdir, samples: int):
   """The step of the newest checkpoint, and an estimate of every number."""
   import jax
 
-  from alignax import assemble, checkpoint, checks, data, scoring, sharding
+  from alignax import (
+    assemble,
+    checkpoint,
+    checks,
+    data,
+    lora_roles,
+    scoring,
+    sharding,
+  )
 
   algorithm = assemble.find_algorithm(config.algorithm)
   kw = checks.algorithm_arguments(algorithm, config)
@@ -89,7 +98,9 @@ def evaluate(config, workdir, samples: int):
     stack.enter_context(jax.set_mesh(mesh))
     scorer = scoring.load(config, mesh, tokenizer, stack)
     kw |= scorer.arguments(found.batches.rows)
-    roles = assemble.load_roles(config, algorithm, kw, mesh, len(tokenizer))
+    roles = lora_roles.load_roles(
+      config, algorithm, kw, mesh, len(tokenizer), workdir
+    )
     roles = scorer.beside(roles)
     trained = {
       role: checkpoint.load_role(checkpoints, role, abstract(params))
@@ -119,7 +130,7 @@ def on_heldout(config, algorithm, kw, roles, found, mesh) -> dict:
   import jax
   import numpy as np
 
-  from alignax import heldout
+  from alignax import heldout, lora_roles
   from alignax.evals import intervals
 
   whole = heldout.heldout_batch(config, found, mesh)
@@ -129,8 +140,9 @@ def on_heldout(config, algorithm, kw, roles, found, mesh) -> dict:
   parts = rows // math.gcd(rows, config.data.batch_size)
   kw = {k: v for k, v in kw.items() if k != 'microbatches'}
   measure = algorithm.make_eval(
-    roles.models, **kw, microbatches=parts, by_row=True
-  )
+    roles.models, **kw, **lora_roles.join_kw(roles), microbatches=parts,
+    by_row=True,
+  )  # fmt: skip
   key = jax.random.key(config.seed + 2)
   sums = jax.device_get(measure(roles.trained, roles.frozen, whole, key))
   weights = np.asarray(sums.pop('weight'), np.float64)
@@ -164,6 +176,7 @@ def on_samples(config, roles, found, tokenizer, number: int, score_fn) -> dict:
     scorer=config.evals.scorer,
     stop_ids=assemble.stop_ids(tokenizer),
     score_fn=score_fn,
+    join=roles.join,
   )
   columns = {}
   for row in rows:

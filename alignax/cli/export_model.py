@@ -1,9 +1,11 @@
 """`alignax export`: write a model or run as a Hugging Face directory.
 
-  alignax export --from=DIR|WORKDIR --to=HF_DIR [--role=policy]
+  alignax export --from=DIR|WORKDIR --to=HF_DIR [--role=policy] [--merge]
 
 HF_DIR has config.json, safetensors and the tokenizer, as transformers reads
-them. A reward model becomes a sequence classifier of one label.
+them. A reward model becomes a sequence classifier of one label. Of a run with
+lora.rank set, the adapters are written as PEFT reads them; with --merge they
+are added to their base, which makes a model like any other.
 """
 
 import argparse
@@ -22,18 +24,43 @@ def main(argv: list[str]) -> int:
   add('--to', required=True, help='directory; a model in it is replaced')
   add('--role', help="of a run's roles; default: its policy")
   add('--dtype', help="of the parameters, as 'bfloat16'; default: as they are")
+  add('--merge', action='store_true', help='add adapters to their base')
+  add('--base', help='of adapters, if it is not where they say')
   args = parser.parse_args(argv)
 
   from alignax import models
 
+  adapted = models.is_adapter(args.source)
+  if args.merge and not adapted:
+    raise ValueError(f'--merge: {args.source} holds a model, and no adapters.')
+  if adapted and not args.merge:
+    return export_adapters(args)
   model, params = models.load(
-    args.source, param_dtype=args.dtype, role=args.role
+    args.source, param_dtype=args.dtype, role=args.role, base=args.base
   )
   if role_of(args) == 'policy':
     # One that shares its body with a value model; people want what writes.
     params = {k: v for k, v in params.items() if k != 'value_head'}
-  models.export(args.to, model, params, tokenizer=args.source)
+  tokenizer = models.tokenizer_source(args.source, base=args.base)
+  models.export(args.to, model, params, tokenizer=tokenizer)
   print(f'{import_model.describe(model, params)}: {args.to}')
+  return 0
+
+
+def export_adapters(args) -> int:
+  """Writes a directory of PEFT."""
+  from alignax import models
+
+  if args.dtype:
+    raise ValueError('--dtype: adapters are kept in float32, unless --merge.')
+  model, origin, tree = models.load_adapters(
+    args.source, role=args.role, base=args.base
+  )
+  tokenizer = models.tokenizer_source(args.source, base=args.base)
+  models.save_adapters(
+    args.to, model, origin, tree, tokenizer, peft_layout=True
+  )
+  print(f'{import_model.describe_adapters(origin, tree)}: {args.to}')
   return 0
 
 

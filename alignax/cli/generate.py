@@ -102,10 +102,10 @@ def read_rows(args) -> list:
 
 def load_tokenizer(where: str):
   """The tokenizer of a model, wherever the model is kept."""
-  from alignax import data
+  from alignax import data, models
   from alignax.models import io
 
-  path = io.locate(where)
+  path = models.tokenizer_source(where)
   if path.is_dir():
     return data.load_tokenizer(path)
   with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ import importlib
 import jax
 import numpy as np
 
-from alignax import data, rewards, sampling, sharding
+from alignax import data, rewards, sampling, sharding, train
 
 SAMPLES = 3  # Stream of the seed: apart from those of the training loop.
 
@@ -29,6 +29,7 @@ def draw(
   stop_ids=(),
   scorer: str = '',
   score_fn=None,
+  join=train.separate,
 ) -> tuple[list[dict], dict[str, float]]:
   """Draws and scores samples.
 
@@ -45,11 +46,14 @@ def draw(
     scorer: dotted name of a function (row, response) -> {name: number}, or ''.
     score_fn: what the policy learns from (see `alignax.rewards`), of responses
       to `examples.rows`; without it, the reward model in `frozen`.
+    join: of roles that share parameters; see `train.make_update`.
 
   Returns:
     The samples, and the mean of every score.
   """
   examples = examples[:number], getattr(examples, 'rows', ())
+  apart = frozen  # As score functions take them.
+  params, frozen = join(params, frozen)
   if 'policy' not in params:
     return _score(models['reward'], params['reward'], tokenizer, *examples)
   draw = sampling.make_sampling(
@@ -68,7 +72,7 @@ def draw(
   )
   samples, scores = _read(rows, prompts, tokenizer, *examples, scorer)
   if score_fn is not None:
-    scores |= _add_rewards(score_fn, frozen, rows, examples[0], samples)
+    scores |= _add_rewards(score_fn, apart, rows, examples[0], samples)
   elif 'reward' in frozen:
     rewards = _rewards(models['reward'], frozen['reward'], rows)
     for sample, reward in zip(samples, rewards):

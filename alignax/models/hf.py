@@ -67,7 +67,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
   """Every tensor of a text model by its name, unread."""
   tensors = {}
   for path in _files(directory):
-    tensors |= _open(path)
+    tensors |= open_tensors(path)
   names = [name for name in tensors if name.endswith('embed_tokens.weight')]
   if len(names) != 1:
     raise ValueError(
@@ -98,7 +98,7 @@ def _files(directory: Path) -> list[Path]:
   )
 
 
-def _open(path: Path) -> dict[str, Tensor]:
+def open_tensors(path: Path) -> dict[str, Tensor]:
   import safetensors
 
   try:

@@ -1,8 +1,8 @@
 """Loading and storing models.
 
 A model is loaded from a directory that `save` wrote, a Hugging Face directory,
-a GGUF file, a name on the Hugging Face hub, or the directory of a run. Saved,
-it is a directory of
+a GGUF file, a name on the Hugging Face hub, the directory of a run, or one of
+adapters (ours or PEFT's) whose base is found. Saved, it is a directory of
 
   model.json       config and shapes
   params/          Orbax
@@ -16,11 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alignax.models import convert, gguf, hf, native
+import jax
+
+from alignax.models import adapters, convert, gguf, hf, native, peft
 from alignax.models.config import Config
 from alignax.models.model import Model
 from alignax.models.native import Place, Shardings
-from alignax.models.tokenizer_files import copy_tokenizer, token_ids
+from alignax.models.tokenizer_files import (
+  copy_tokenizer,
+  has_tokenizer,
+  token_ids,
+)
 from alignax.types import Params
 
 Loaded = tuple[Config, Params]
@@ -34,8 +40,9 @@ def load(
   remat: str | None = None,
   role: str | None = None,
   shardings: Shardings | None = None,
+  base: str | Path | None = None,
 ) -> tuple[Model, Params]:
-  """A model and its parameters.
+  """A model and its parameters; adapters are merged into their base.
 
   Args:
     where: a directory or file, a run's directory, or a name on the hub.
@@ -46,6 +53,7 @@ def load(
       whatever else is the only one.
     shardings: where each parameter lives: a tree of shardings, or a function
       from abstract parameters to one. None is the default device.
+    base: of adapters, if it is not where they say; see `alignax.lora`.
 
   Raises:
     ValueError: a corrupt file, or an architecture that is not supported.
@@ -53,7 +61,10 @@ def load(
   """
   source = locate(where)
   put = Place(param_dtype, shardings)
-  config, params = READERS[kind_of(source)](source, role, put)
+  if adapters.describe(source) is None:
+    config, params = READERS[kind_of(source)](source, role, put)
+  else:
+    config, params = _read_adapted(source, role, put, base)
   changes = dict(dtype=dtype, remat=remat)
   changes = {k: v for k, v in changes.items() if v is not None}
   return Model(dataclasses.replace(config, **changes)), params
@@ -94,6 +105,91 @@ def export(
     hf.write(new, model.config, params, token_ids=ids, shard_bytes=shard_bytes)
 
 
+def load_adapters(
+  where: str | Path, *, role: str | None = None, base: str | Path | None = None
+) -> tuple[Model, adapters.Origin, Params]:
+  """Adapters as they were trained, what they are, and the model of their base.
+
+  The weights of the base are not read where its own directory has a config.
+
+  Args:
+    where: a run of LoRA, a directory of adapters, or one of PEFT.
+    role: as for `load`.
+    base: as for `load`.
+  """
+  source = locate(where)
+  origin = adapters.describe(source)
+  if origin is None:
+    raise ValueError(f'{where} holds a whole model, and no adapters.')
+  base = str(base or origin.base)
+  if (source / native.DESCRIPTION).exists():
+    config, _ = native.read_description(source)
+  else:
+    config = load(_locate_base(source, base))[0].config
+  settings, tree = adapters.read(source, config, role)
+  return Model(config), adapters.Origin(settings, base), tree
+
+
+def is_adapter(where: str | Path) -> bool:
+  """Whether adapters are stored there, and no whole model."""
+  return adapters.describe(locate(where)) is not None
+
+
+def tokenizer_source(
+  where: str | Path, *, base: str | Path | None = None
+) -> Path:
+  """Where the tokenizer of a stored model is: with adapters, or their base."""
+  source = locate(where)
+  origin = adapters.describe(source)
+  if origin is None or has_tokenizer(source):
+    return source
+  return tokenizer_source(_locate_base(source, str(base or origin.base)))
+
+
+def save_adapters(
+  directory: str | Path,
+  model: Model,
+  origin: adapters.Origin,
+  tree: Params,
+  tokenizer: Any = None,
+  *,
+  peft_layout: bool = False,
+) -> None:
+  """Writes adapters as a directory of ours, or of PEFT."""
+  adapters.check(model.config, origin.settings, tree, 'adapters')
+  write = peft.write if peft_layout else adapters.write
+  with _replacing(Path(directory)) as new:
+    write(new, model.config, origin.settings, tree, base=origin.base)
+    _put_tokenizer(tokenizer, new)
+
+
+def _read_adapted(source: Path, role, put: Place, base) -> Loaded:
+  origin = adapters.describe(source)
+  base = _locate_base(source, str(base or origin.base))
+  # As it is stored: the sum with the adapters is rounded once, to `put.dtype`.
+  model, whole = load(base, param_dtype=None)
+  settings, tree = adapters.read(source, model.config, role)
+  if kind_of(source) == 'run':
+    role = native.default_role(source, role)
+  merged = adapters.merged(
+    model.config, whole, settings, tree, keep_lm_head=role == 'policy'
+  )
+  place = lambda path, x: put('/'.join(k.key for k in path), x)
+  return model.config, jax.tree_util.tree_map_with_path(place, merged)
+
+
+def _locate_base(source: Path, base: str) -> Path:
+  try:
+    if not base:
+      raise FileNotFoundError('it does not say where.')
+    return locate(base)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f'{source} holds adapters of a base that was not found: {error} Say '
+      'where it is with --base, or base=.'
+    ) from error
+
+
 def _put_tokenizer(source: Any, directory: Path) -> None:
   if source is not None and not hasattr(source, 'save_pretrained'):
     source = locate(source)
@@ -131,13 +227,15 @@ def _download(name: str) -> Path:
 
 
 def kind_of(path: Path) -> str:
-  """What is stored at a path: 'native', 'run', 'hf' or 'gguf'."""
+  """What is stored at a path: 'native', 'run', 'peft', 'hf' or 'gguf'."""
   if path.is_file():
     if path.suffix == '.gguf':
       return 'gguf'
     raise ValueError(f'{path} is a file, but not a .gguf file.')
   if (path / native.DESCRIPTION).exists():
     return 'native' if (path / 'params').exists() else 'run'
+  if (path / peft.DESCRIPTION).exists():
+    return 'peft'
   if (path / 'config.json').exists():
     return 'hf'
   raise FileNotFoundError(
@@ -153,7 +251,7 @@ def _replacing(directory: Path) -> Iterator[Path]:
   if directory.exists() and any(directory.iterdir()):
     found = sorted(p.name for p in directory.iterdir())
     try:
-      known = kind_of(directory) in ('native', 'hf')
+      known = kind_of(directory) in ('native', 'peft', 'hf')
     except FileNotFoundError:
       known = False
     if not known:

@@ -73,8 +73,7 @@ class Model:
   ) -> fused_head.HeadStats:
     """As `head_stats`, from hidden states already computed."""
     return fused_head.head_stats(
-      hidden,
-      self.head_weight(params),
+      *self.head_factors(params, hidden),
       batch['targets'],
       batch['mask'],
       softcap=self.config.final_softcap,
@@ -181,8 +180,31 @@ class Model:
     )
     return self._head(params, x[:, 0]), cache
 
+  def head_factors(self, params: Params, hidden: Array) -> tuple[Array, Array]:
+    """[..., E] and [V, E], whose products are the logits before a softcap.
+
+    They are the hidden states and the output embedding; and where an adapter
+    changes that (`alignax.lora`), beside them h A and Bᵀ, so that no sum of
+    weights is formed: E is D, or D and the rank.
+    """
+    head = params.get('lm_head', {})
+    if 'lora_a' not in head:
+      return hidden, self.head_weight(params)
+    cast = lambda x: x.astype(hidden.dtype)
+    low = hidden @ cast(head['lora_a'])
+    weights = cast(head['embedding']), cast(head['lora_b']).T
+    return (
+      jnp.concatenate([hidden, low], axis=-1),
+      jnp.concatenate(weights, axis=-1),
+    )
+
   def head_weight(self, params: Params) -> Array:
     """The output embedding, [V, D]: its own, or the tied input embedding."""
+    if 'lora_a' in params.get('lm_head', {}):
+      raise ValueError(
+        'An adapter changes the language head, which is then no matrix of its '
+        'own: use head_factors, or leave lm_head out of lora.targets.'
+      )
     if self.config.tie_embeddings:
       return params['embed']['embedding']
     if 'lm_head' not in params:
@@ -205,10 +227,13 @@ class Model:
     )
 
   def _head(self, params: Params, hidden: Array) -> Array:
-    weight = self.head_weight(params).astype(hidden.dtype)
+    hidden, weight = self.head_factors(params, hidden)
     contract = (((hidden.ndim - 1,), (1,)), ((), ()))
     logits = jax.lax.dot_general(
-      hidden, weight, contract, preferred_element_type=jnp.float32
+      hidden,
+      weight.astype(hidden.dtype),
+      contract,
+      preferred_element_type=jnp.float32,
     )
     cap = self.config.final_softcap
     return logits if cap is None else cap * jnp.tanh(logits / cap)

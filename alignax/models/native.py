@@ -85,9 +85,7 @@ def _abstract(shapes: Params, put: Place) -> Params:
 def read_run(path: Path, role: str | None, put: Place) -> tuple[Config, Params]:
   """One role of a run: the policy, or whatever is the only one, if None."""
   config, _ = read_description(path)
-  roles = checkpoint.roles(path / 'checkpoints')
-  if role is None:
-    role = roles[0] if len(roles) == 1 else 'policy'
+  role = default_role(path, role)
   shapes = checkpoint.role_shapes(path / 'checkpoints', role)
   convert.check_params(config, shapes, f'Role {role!r} in {path}')
   # Each array goes where it is to live: no device ever holds the whole model.
@@ -96,13 +94,24 @@ def read_run(path: Path, role: str | None, put: Place) -> tuple[Config, Params]:
   )
 
 
+def default_role(path: Path, role: str | None = None) -> str:
+  """The role of a run that is meant where none is named."""
+  roles = checkpoint.roles(path / 'checkpoints')
+  return role or (roles[0] if len(roles) == 1 else 'policy')
+
+
 def write_description(
-  directory: Path, model: Model, params: Params | None = None
+  directory: Path,
+  model: Model,
+  params: Params | None = None,
+  *,
+  lora: dict | None = None,
 ) -> None:
   """Writes model.json: the config and, of `params`, shapes and dtypes.
 
   A run's directory has one without `params`: its checkpoints hold several
-  roles of this architecture.
+  roles of this architecture. `lora` says of what adapters these are, where it
+  is no whole model; see `adapters`.
   """
   if jax.process_index():
     return
@@ -114,6 +123,8 @@ def write_description(
       path: [list(x.shape), str(x.dtype)]
       for path, x in convert.flatten(params).items()
     }
+  if lora is not None:
+    value['lora'] = lora
   text = json.dumps(value, indent=2)
   (Path(directory) / DESCRIPTION).write_text(text + '\n')
 

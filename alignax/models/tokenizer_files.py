@@ -38,12 +38,17 @@ def copy_tokenizer(source: Any, directory: Path) -> None:
     gguf_tokenizer.write(path, directory)
     return
   files = [path / name for name in TOKENIZER_FILES if (path / name).exists()]
-  if not any(f.name in ('tokenizer.json', 'tokenizer.model') for f in files):
+  if not has_tokenizer(path):
     raise FileNotFoundError(
       f'{path} has no tokenizer: neither tokenizer.json nor tokenizer.model.'
     )
   for file in files:
     shutil.copyfile(file, directory / file.name)
+
+
+def has_tokenizer(directory: Path) -> bool:
+  names = ('tokenizer.json', 'tokenizer.model')
+  return any((directory / name).exists() for name in names)
 
 
 def token_ids(directory: Path) -> dict[str, Any]:
