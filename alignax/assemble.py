@@ -75,8 +75,8 @@ def load_tokenizer(config):
   ):
     raise ValueError(
       f'role_from.teacher is {teacher}, whose tokenizer has other tokens than '
-      "the student's: their distributions cannot be compared. Start the student "
-      'from a model of the same family, or take its tokenizer.'
+      "the student's: their distributions cannot be compared. Take a teacher "
+      'of the same family.'
     )
   return tokenizer
 

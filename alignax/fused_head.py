@@ -104,7 +104,7 @@ def head_stats(
   chex.assert_equal_shape([targets, mask])
   chex.assert_equal_shape_prefix([hidden, mask], mask.ndim)
   chex.assert_shape(weight, (None, hidden.shape[-1]))
-  groups = groups or _groups(math.prod(mask.shape[:-1]))
+  groups = groups or row_groups(math.prod(mask.shape[:-1]))
   count = mask.size // groups
   options = _Options(
     min(chunk or default_chunk(weight.shape[0], count), count),
@@ -130,7 +130,7 @@ def default_chunk(vocabulary: int, count: int) -> int:
   return max(1, min(2**25 // vocabulary, few))
 
 
-def _groups(rows):
+def row_groups(rows):
   """Devices among which the rows may be divided, or a multiple of that."""
   mesh = jax.sharding.get_abstract_mesh()
   return math.gcd(rows, jax.device_count() if mesh.empty else mesh.size)
@@ -142,7 +142,7 @@ def _head(options, hidden, weight, targets, mask, temperature):
 
 
 def _head_forward(options, hidden, weight, targets, mask, temperature):
-  chunks = _Chunks(options.chunk, mask)
+  chunks = Chunks(options.chunk, mask)
   weight_ = weight.astype(hidden.dtype)
 
   def body(i, buffers):
@@ -167,7 +167,7 @@ def _head_forward(options, hidden, weight, targets, mask, temperature):
 
 def _head_backward(options, residuals, cotangents):
   hidden, weight, targets, mask, temperature, compact = residuals
-  chunks = _Chunks(options.chunk, mask)
+  chunks = Chunks(options.chunk, mask)
   weight_ = weight.astype(hidden.dtype)
   wide = temperature.dtype
 
@@ -255,7 +255,7 @@ def _logit_gradient(z, targets, stats, cotangents):
   return gradient
 
 
-class _Chunks:
+class Chunks:
   """The masked positions of every group, moved to the front, in chunks.
 
   `take` reads chunk i out of a [G, N, ...] array; `put` and `get` write and
@@ -274,11 +274,11 @@ class _Chunks:
 
   def take(self, x, i, fill=0):
     index = self.get(self.order, i)
-    chunk = jnp.take_along_axis(x, _pad_axes(index, x), axis=1)
+    chunk = jnp.take_along_axis(x, pad_axes(index, x), axis=1)
     # Not only for the gradient of what is off the mask to be zero: what padding
     # holds may not be finite, and 0 · NaN is NaN.
     inside = i * self.size + jnp.arange(self.size) < self.lengths
-    return jnp.where(_pad_axes(inside, x), chunk, fill)
+    return jnp.where(pad_axes(inside, x), chunk, fill)
 
   def get(self, buffer, i):
     return jax.lax.dynamic_slice_in_dim(buffer, i * self.size, self.size, 1)
@@ -290,10 +290,10 @@ class _Chunks:
     return jnp.zeros((*self.order.shape, *shape), dtype)
 
   def spread(self, buffer):
-    places = _pad_axes(self.places, buffer)
+    places = pad_axes(self.places, buffer)
     x = jnp.take_along_axis(buffer, places, axis=1)
-    return jnp.where(_pad_axes(self.mask, buffer), x, 0)
+    return jnp.where(pad_axes(self.mask, buffer), x, 0)
 
 
-def _pad_axes(x, like):
+def pad_axes(x, like):
   return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))

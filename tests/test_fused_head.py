@@ -118,7 +118,7 @@ def test_work_is_that_of_the_masked_positions():
   mask = np.zeros((2, 40), bool)
   for masked, chunks in ((0, 0), (1, 1), (8, 1), (9, 2), (40, 5)):
     mask[0, 40 - masked :] = True
-    assert fused_head._Chunks(8, jnp.asarray(mask)).live == chunks
+    assert fused_head.Chunks(8, jnp.asarray(mask)).live == chunks
 
 
 def test_no_array_of_all_logits():
