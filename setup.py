@@ -48,6 +48,7 @@ setup(
   extras_require={
     'train': TRAINING,
     'test': TEST,
+    'math': ['math-verify[antlr4_13_2]>=0.8,<1'],
     'wandb': ['wandb>=0.20'],
     'ray': ['ray>=2.50,<3'],
     'libtpu': ['libtpu'],

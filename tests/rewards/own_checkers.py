@@ -52,3 +52,10 @@ def faulty(row, response):
 def pids(row, response):
   time.sleep(0.05)
   return os.getpid()
+
+
+def often_faulty(row, response):
+  """Fails on about half of what it is given, always on the same."""
+  if sum(map(ord, response)) % 2:
+    raise ValueError('odd')
+  return 1.0

@@ -1,0 +1,259 @@
+"""From a config to scores: what is refused, what is loaded, what a run logs."""
+
+import contextlib
+import json
+import math
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny_worlds as worlds
+
+from alignax import assemble, metrics, reward_checks, rewards, run, scoring
+from alignax.algorithms import dpo, grpo, ppo
+from alignax.data import synthetic
+from configs import common, rlvr
+from configs import ppo as ppo_config
+
+TOKENIZER = synthetic.make_tokenizer()
+SMALL = dict(
+  width=16, depth=1, num_heads=2, num_kv_heads=2, head_dim=8, mlp_width=16,
+  remat='none', vocab_size=len(TOKENIZER), max_length=64,
+)  # fmt: skip
+LENGTH = dict(kind='length', max_length=8, cache=4)
+
+
+def with_rewards(**given):
+  config, _ = common.base()
+  config.rewards = given
+  return config
+
+
+REFUSED = {
+  'kind': (dict(kind='chekcer'), "kind is 'chekcer'; did you mean 'checker'"),
+  'no kind': (dict(name='exact'), "kind is ''; known are checker, endpoint"),
+  'key': (dict(kind='checker', name='exact', timout=1),
+          "a.timout is unknown; did you mean 'timeout'"),
+  'not its key': (LENGTH | dict(name='exact'), 'a.name is unknown'),
+  'checker': (dict(kind='checker', name='exat'),
+              "a: there is no checker 'exat'; did you mean 'exact'"),
+  'no name': (dict(kind='checker'), 'a: name is missing; there are exact'),
+  'module': (dict(kind='checker', name='no_lab.check'), 'No module named'),
+  'function': (dict(kind='checker', name='own_checkers.wrods'), 'not found'),
+  'argument': (dict(kind='checker', name='exact', kw=dict(feild='x')),
+               "kw.feild is unknown; did you mean 'field'"),
+  'timeout': (dict(kind='checker', name='exact', timeout=0.0), 'timeout is 0'),
+  'clip': (LENGTH | dict(clip=-1.0), 'a.clip is -1.0; it is 0 or'),
+  'length': (dict(kind='length', cache=4), 'needs max_length and cache'),
+  'cache': (LENGTH | dict(cache=9), 'cache is 9 of a max_length of 8'),
+  'penalty': (dict(kind='model', members=('a', 'b'), penalty='median'),
+              "penalty is 'median'; it is one of"),
+  'alone': (dict(kind='model', source='a', penalty='std'), 'of an ensemble'),
+  'both': (dict(kind='model', source='a', members=('a', 'b')),
+           'source and members: give one'),
+  'template': (dict(kind='judge', template='{first}'), 'lacks {question}'),
+  'no model': (dict(kind='endpoint', base_url='http://x'), 'model is missing'),
+  'address': (dict(kind='endpoint', model='m', base_url='x'),
+              "base_url is 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_what_is_refused(name):
+  reward, match = REFUSED[name]
+  with pytest.raises(ValueError) as error:
+    reward_checks.check(with_rewards(a=reward), ppo)
+  assert match in str(error.value) and 'rewards.a' in str(error.value)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'math_verify', None)
+  config = with_rewards(a=dict(kind='checker', name='math'))
+  with pytest.raises(ModuleNotFoundError, match=r"pip install 'alignax\[math"):
+    reward_checks.check(config, ppo)
+
+
+def test_algorithms_that_do_not_sample_take_none():
+  config = with_rewards(a=LENGTH)
+  config.algorithm = 'alignax.algorithms.dpo'
+  with pytest.raises(ValueError, match='dpo takes none: it does not sample'):
+    reward_checks.check(config, dpo)
+  for algorithm in (ppo, grpo):
+    reward_checks.check(config, algorithm)
+
+
+def test_refused_before_anything_is_made(tmp_path, monkeypatch):
+  monkeypatch.setattr('alignax.assemble.load_tokenizer', None)
+  config = ppo_config.get_config('size=tiny')
+  config.rewards = {'a': dict(kind='checker', name='exact', timeout=-1.0)}
+  with pytest.raises(ValueError, match='rewards.a: timeout is -1.0'):
+    run.train(config, tmp_path)
+
+
+def test_every_kind_has_its_check_and_its_maker():
+  assert set(reward_checks.KINDS) == set(scoring.MAKERS)
+  assert set(reward_checks.KINDS) == set(reward_checks.CHECKS)
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+  """Two reward models and a language model, as runs leave them."""
+  from alignax import models
+
+  home = tmp_path_factory.mktemp('stored')
+  model = models.Model(models.Config(**SMALL))
+  for i, name in enumerate(('one', 'two', 'lm')):
+    params = worlds.make_params(model, i, value_head=name != 'lm')
+    models.save(home / name, model, params, tokenizer=TOKENIZER)
+  return home
+
+
+@contextlib.contextmanager
+def loaded(**given):
+  config = with_rewards(**given)
+  mesh = worlds.make_mesh()
+  reward_checks.check(config, ppo)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(jax.set_mesh(mesh))
+    yield scoring.load(config, mesh, TOKENIZER, stack)
+
+
+def rollout(texts):
+  """Rows of responses, each to a prompt of its own."""
+  length = 8
+  found = {
+    'inputs': np.zeros((len(texts), length), np.int32),
+    'mask': np.zeros((len(texts), length), bool),
+    'row': np.arange(len(texts), dtype=np.int32),
+  }
+  for i, text in enumerate(texts):
+    tokens = TOKENIZER(f'is {text}')['input_ids']
+    found['inputs'][i, : len(tokens)] = tokens
+    found['mask'][i, : len(tokens) - 1] = True
+  inputs = found['inputs']
+  return found | {
+    'targets': np.roll(inputs, -1, axis=1),
+    'segments': np.ones_like(inputs),
+    'positions': np.tile(np.arange(length, dtype=np.int32), (len(texts), 1)),
+    'lengths': found['mask'].sum(axis=1),
+  }
+
+
+def test_rewards_of_every_kind_add_up(stored):
+  data = [{'prompt': 'is 1', 'answer': '1', 'other': '2'},
+          {'prompt': 'is 2', 'answer': '3', 'other': '2'}]  # fmt: skip
+  given = dict(
+    one=dict(kind='model', source=str(stored / 'one')),
+    both=dict(
+      kind='model', members=(str(stored / 'one'), str(stored / 'two')),
+      penalty='worst', weight=2.0,
+    ),
+    right=dict(
+      kind='checker', name='exact', weight=3.0, workers=1,
+      kw=dict(ignore_case=True),
+    ),
+    judge=dict(
+      kind='judge', source=str(stored / 'lm'), baseline='other',
+      template='{question} {first} {second}', labels=('yes', 'no'),
+    ),
+    short=LENGTH | dict(weight=0.5),
+  )  # fmt: skip
+  rows = rollout(['1', '2'])
+  with loaded(**given) as scorer:
+    assert set(scorer.frozen) == set(scorer.models) == {
+      'reward_one_0', 'reward_both_0', 'reward_both_1', 'judge_judge',
+    }  # fmt: skip
+    assert 'value_head' in scorer.frozen['reward_both_1']
+    assert 'value_head' not in scorer.frozen['judge_judge']
+    scores, parts = scorer.score_fn(data)(scorer.frozen, rows)
+  single = {
+    name: rewards.reward_model_scores(
+      scorer.models[role], role=role)(scorer.frozen, rows)[0]
+    for name, role in (('one', 'reward_one_0'), ('two', 'reward_both_1'))
+  }  # fmt: skip
+  np.testing.assert_allclose(parts['one'], single['one'], rtol=1e-5)
+  worst = np.minimum(single['one'], single['two'])
+  np.testing.assert_allclose(parts['both'], worst, rtol=1e-5)
+  assert list(parts['right']) == [1, 0]
+  assert 0 < parts['judge'][0] < 1
+  assert parts['judge'][1] == pytest.approx(0.5, abs=1e-5)  # Against itself.
+  weights = dict(one=1, both=2, right=3, judge=1, short=0.5)
+  want = sum(w * np.asarray(parts[name]) for name, w in weights.items())
+  np.testing.assert_allclose(scores, want, rtol=1e-5)
+
+
+def test_held_out_rows_have_no_tournament(stored):
+  judge = dict(
+    kind='judge', source=str(stored / 'lm'), labels=('yes', 'no'),
+    template='{question} {first} {second}',
+  )  # fmt: skip
+  with loaded(judge=judge, short=LENGTH) as scorer:
+    _, parts = scorer.score_fn([], single=True)(scorer.frozen, rollout(['1']))
+    assert set(parts) == {'short'}
+    assert scorer.arguments([]).keys() == {'score_fn'}
+  with loaded(judge=judge) as scorer:
+    assert scorer.score_fn([], single=True) is None
+  with loaded() as scorer:
+    assert scorer.arguments([]) == {} and scorer.score_fn([]) is None
+
+
+def test_a_reward_model_is_that_of_the_config_unless_it_says(stored):
+  config = with_rewards(a=dict(kind='model'))
+  config.role_from.reward = str(stored / 'two')
+  mesh = worlds.make_mesh()
+  with contextlib.ExitStack() as stack, jax.set_mesh(mesh):
+    scorer = scoring.load(config, mesh, TOKENIZER, stack)
+    _, want = assemble.load_role(config, 'reward', str(stored / 'two'), mesh)
+  worlds.assert_trees_close(scorer.frozen['reward_a_0'], want)
+
+
+def small(config, steps):
+  config.total_steps = steps
+  config.init_from = ''
+  config.model.update(SMALL)
+  world = 'synthetic:prompts?n={}&seed=0&split={}'
+  config.data.update(
+    path=world.format(64, 'train'), heldout_path=world.format(8, 'heldout'),
+    batch_size=8,
+  )  # fmt: skip
+  config.evals.update(samples=2)
+  config.evals.sampling.max_new_tokens = 4
+  config.algorithm_kw.update(max_new_tokens=4, minibatches=1)
+  config.log.tensorboard = False
+  return config
+
+
+def test_a_run_logs_each_reward_and_goes_on_where_one_fails(tmp_path):
+  config = small(rlvr.get_config('size=tiny,algorithm=ppo'), 2)
+  config.rewards.gold.workers = 1
+  config.rewards.update(
+    own=dict(kind='checker', name='own_checkers.often_faulty', workers=1),
+    short=LENGTH | dict(weight=0.0),
+  )
+  run.train(config, tmp_path)
+  rows = [row for row in metrics.read(tmp_path) if 'loss' in row]
+  assert len(rows) == 2
+  for row in rows:
+    assert {'rewards/gold', 'rewards/gold/correct', 'rewards/short'} <= set(row)
+    assert 0 < row['rewards/excluded'] < 8
+    assert row['rewards/own/failed'] == row['rewards/excluded'] / 8
+    assert row['rewards/own'] == 1.0  # Of those that it has a score for.
+    assert math.isfinite(row['loss']) and row['skipped'] == 0
+  measured = [r for r in metrics.read(tmp_path) if 'samples/reward' in r]
+  assert [row['step'] for row in measured] == [0, 2]
+  assert 'samples/rewards/gold' in measured[0]
+  text = (tmp_path / 'samples.jsonl').read_text().splitlines()
+  assert set(json.loads(text[0])['rewards']) >= {'gold', 'own', 'short'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('algorithm, least', [('grpo', 0.03), ('ppo', 0.02)])
+def test_verified_rewards_raise_the_gold_score(tmp_path, algorithm, least):
+  """From a policy of short pretraining; nothing but the checker is asked."""
+  from alignax.cli import configs
+
+  config = rlvr.get_config(f'size=tiny,algorithm={algorithm}')
+  run.train(config, tmp_path, load_config=configs.load)
+  gold = [r['rewards/gold'] for r in metrics.read(tmp_path) if 'loss' in r]
+  assert np.mean(gold[-8:]) > np.mean(gold[:8]) + least
