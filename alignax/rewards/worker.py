@@ -18,6 +18,8 @@ import random
 import signal
 import sys
 
+SLACK = 10  # Seconds that the pool has to kill what takes too long.
+
 
 def main():
   # Checkers may print; their answers go where nothing else is written.
@@ -50,7 +52,7 @@ def check(checker, request, kw, limit) -> dict[str, float]:
   random.seed(0)  # A response's score depends on nothing but the response.
   # The pool kills what takes too long. Should the pool itself be gone by then,
   # the alarm does: a process that hangs would otherwise stay for good.
-  signal.alarm(math.ceil(limit) + 10)
+  signal.alarm(math.ceil(limit) + SLACK)
   try:
     return numbers(checker(request['row'], request['response'], **kw))
   finally:

@@ -2,6 +2,9 @@
 
 import math
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -154,6 +157,18 @@ class TestFaults:
     pids = [worker.process.pid for worker in pool._workers]
     pool.close()
     assert not any(os.path.exists(f'/proc/{pid}') for pid in pids)
+
+  def test_what_hangs_ends_even_if_the_pool_is_gone(self):
+    """As after a kill of the run: nobody is left to end it."""
+    code = (
+      'import worker; worker.SLACK = 0\n'
+      'worker.check(lambda row, text: [0 for _ in iter(int, 1)],'
+      " {'row': {}, 'response': ''}, {}, 0.5)"
+    )
+    ended = subprocess.run(
+      [sys.executable, '-c', code], cwd=pool_lib.WORKER.parent, timeout=120
+    )
+    assert ended.returncode == -signal.SIGALRM
 
   @pytest.mark.parametrize('kw, match', [
     (dict(timeout=0.0), 'timeout is 0.0'),
