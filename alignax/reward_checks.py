@@ -61,6 +61,8 @@ def keys_of(kind: str) -> list[str]:
 def _check_model(reward):
   check_penalty(reward.get('penalty', 'std'))
   members = reward.get('members', ())
+  if isinstance(members, str):
+    raise ValueError(f'members is {members!r}; give a tuple of sources.')
   if reward.get('source') and members:
     raise ValueError('it has source and members: give one of them.')
   if len(members) < 2 and ('penalty' in reward or 'coef' in reward):

@@ -202,7 +202,7 @@ def run_stages(config, workdir, load_config):
     if 'source' in reward:
       reward.source = resolve(reward.source)
     if 'members' in reward:
-      reward.members = tuple(resolve(member) for member in reward.members)
+      reward.members = type(reward.members)(map(resolve, reward.members))
   return config
 
 

@@ -1,7 +1,9 @@
 """From tokens on devices to text and rows, and back to one score a row."""
 
+import jax
 import numpy as np
 import tiny_worlds as worlds
+from jax.experimental import multihost_utils
 
 from alignax import rewards, sharding
 from alignax.data import synthetic
@@ -47,6 +49,26 @@ def test_a_score_of_text_is_a_score_function():
   np.testing.assert_array_equal(scores, [2, 0, 1])
   np.testing.assert_array_equal(parts['named'], [1, 3, 5])
   assert scores.dtype == np.float32
+
+
+def test_hosts_share_the_work(monkeypatch):
+  """Each scores its part, in order; together they have all of them."""
+  parts, rows = [], batch(['yes', 'cat dog', 'no', 'dog cat cat', 'cat'])
+  lengths = lambda rows, texts: (np.array([len(t) for t in texts]), {})
+  want, _ = rewards.on_host(lengths, TOKENIZER, DATA)({}, rows)
+
+  def gather(own, tiled):
+    assert tiled
+    parts.append(own)
+    return own
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(multihost_utils, 'process_allgather', gather)
+  for host in range(2):
+    monkeypatch.setattr(jax, 'process_index', lambda host=host: host)
+    rewards.on_host(lengths, TOKENIZER, DATA)({}, rows)
+  assert [len(part) for part in parts] == [3, 3]  # Of equal shape, as it must.
+  np.testing.assert_array_equal(np.concatenate(parts)[:5], want)
 
 
 def test_rows_may_live_on_many_devices():

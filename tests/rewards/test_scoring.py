@@ -52,6 +52,7 @@ REFUSED = {
   'alone': (dict(kind='model', source='a', penalty='std'), 'of an ensemble'),
   'both': (dict(kind='model', source='a', members=('a', 'b')),
            'source and members: give one'),
+  'members': (dict(kind='model', members='runs/one'), "members is 'runs/one';"),
   'template': (dict(kind='judge', template='{first}'), 'lacks {question}'),
   'no model': (dict(kind='endpoint', base_url='http://x'), 'model is missing'),
   'address': (dict(kind='endpoint', model='m', base_url='x'),
@@ -206,6 +207,21 @@ def test_a_reward_model_is_that_of_the_config_unless_it_says(stored):
     scorer = scoring.load(config, mesh, TOKENIZER, stack)
     _, want = assemble.load_role(config, 'reward', str(stored / 'two'), mesh)
   worlds.assert_trees_close(scorer.frozen['reward_a_0'], want)
+
+
+def test_a_source_may_be_a_config_that_is_run_first(tmp_path, monkeypatch):
+  first = []
+  monkeypatch.setattr(
+    run, 'train', lambda config, where, **_: first.append(where)
+  )
+  config = with_rewards(
+    one=dict(kind='model', source='reward.py:seed=0'),
+    both=dict(kind='model', members=('reward.py:seed=0', 'runs/rm')),
+  )
+  stage, _ = common.base()
+  config = run.run_stages(config, tmp_path, lambda source: stage)
+  assert set(first) == {tmp_path / 'stages' / config.rewards.one.source}
+  assert config.rewards.both.members == (config.rewards.one.source, 'runs/rm')
 
 
 def small(config, steps):
