@@ -77,7 +77,13 @@ def make_step(models, tx, *, score_fn=None, group=4, sft_steps=10, dpo_steps=10,
       f'group is {group}, sft_steps {sft_steps}, dpo_steps {dpo_steps}: give a '
       'group of at least 2 and a round of at least 1 step.'
     )
-  policy, round_steps = models['policy'], sft_steps + dpo_steps
+  pair_loss, policy = find_loss(loss), models['policy']
+  if 'exists' in lookup.arguments(pair_loss):
+    raise ValueError(
+      f'The loss {loss!r} compares all pairs of a batch, and is not offered in '
+      'rounds: take one of single pairs.'
+    )
+  round_steps = sft_steps + dpo_steps
   rollout = rollouts.make_rollout(
     policy,
     sampling.make_sampling(
@@ -121,8 +127,6 @@ def make_step(models, tx, *, score_fn=None, group=4, sft_steps=10, dpo_steps=10,
       'objective/best_score': rewards.mean_of(best, scored),
       'objective/pairs': jnp.mean(batch['examples']),
     }
-
-  pair_loss = find_loss(loss)
 
   def loss_fn(params, frozen, batch, key):
     del frozen, key

@@ -76,7 +76,7 @@ def make_step(models, tx, *, score_fn=None, group=2, loss='dpo', round_steps=0,
     microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `beta`, ...
   """
-  _check(loss, group, round_steps)
+  _check(loss, group, round_steps, microbatches)
   policy, is_xpo = models['policy'], loss == 'xpo'
   draw = sampling.make_sampling(
     temperature=temperature, top_k=top_k, top_p=top_p, stop_ids=stop_ids
@@ -188,7 +188,7 @@ def make_loss(read, loss, **loss_kw):
   return loss_fn
 
 
-def _check(loss, group, round_steps):
+def _check(loss, group, round_steps, microbatches):
   if loss == 'xpo' and (group != 2 or round_steps):
     raise ValueError(
       "loss='xpo' compares one response of the policy with one of a fixed "
@@ -199,3 +199,8 @@ def _check(loss, group, round_steps):
     raise ValueError(f'group is {group}; a pair needs at least 2.')
   if round_steps < 0:
     raise ValueError(f'round_steps is {round_steps}; give 0 or more.')
+  if microbatches > 1 and 'exists' in lookup.arguments(find_loss(loss)):
+    raise ValueError(
+      f'microbatches is {microbatches}, but the loss {loss!r} compares all '
+      'pairs of a batch: set it to 1.'
+    )

@@ -68,3 +68,24 @@ def table_of(state):
 def logps_of(rows):
   """table -> log-probs of rows."""
   return lambda table: MODEL.logps({'embed': {'embedding': table}}, rows)
+
+
+def one_update(algorithm, *, score_fn=good_tokens, rate=1.0, **kw):
+  """How far plain descent moved the table, the rows it saw, and its metrics."""
+  kept = []
+  state, (metrics,) = run(
+    algorithm,
+    score_fn=keeping(score_fn, kept),
+    tx=optax.sgd(rate),
+    max_new_tokens=5,
+    stop_ids=(0,),
+    **kw,
+  )
+  start = toys.table(0)['embed']['embedding']
+  return (start - table_of(state)) / rate, kept, metrics
+
+
+def gradient(loss_of, rows, *, table=None):
+  """Of a loss of the log-probs [B, T] of rows, as it is written by hand."""
+  start = toys.table(0)['embed']['embedding'] if table is None else table
+  return np.asarray(jax.grad(lambda x: loss_of(logps_of(rows)(x)))(start))
