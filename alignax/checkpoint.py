@@ -8,6 +8,7 @@ one role without knowing the optimiser, on any mesh.
 import errno
 import pathlib
 import re
+import shutil
 from typing import Any
 
 import jax
@@ -162,6 +163,16 @@ def latest_step(directory) -> int | None:
   """Step of a run's newest whole checkpoint, or None."""
   paths = pathlib.Path(directory).glob('*')
   return max((int(p.name) for p in paths if p.name.isdigit()), default=None)
+
+
+def drop_after(directory, step: int):
+  """Removes a run's checkpoints of later steps; `step` must be there."""
+  paths = [p for p in pathlib.Path(directory).glob('*') if p.name.isdigit()]
+  if step not in [int(p.name) for p in paths]:
+    raise CheckpointError(f'{directory} has no checkpoint of step {step}.')
+  for path in paths:
+    if int(path.name) > step:
+      shutil.rmtree(path)
 
 
 def roles(directory) -> tuple[str, ...]:

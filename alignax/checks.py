@@ -5,6 +5,7 @@ Whatever is wrong is named by its key, with the nearest key that there is.
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import typing
@@ -17,7 +18,8 @@ KEYS = {
   '': (
     'seed', 'total_steps', 'algorithm', 'algorithm_kw', 'init_from',
     'role_from', 'tokenizer', 'model', 'data', 'optimizer', 'ema_decay',
-    'max_skipped', 'mesh', 'checkpoint', 'log', 'evals', 'rewards',
+    'max_skipped', 'mesh', 'checkpoint', 'log', 'evals', 'monitor',
+    'rewards',
     'lora',
   ),
   'role_from': ('ref', 'value', 'reward', 'teacher'),
@@ -29,7 +31,11 @@ KEYS = {
   ),
   'checkpoint': ('every', 'keep', 'keep_best', 'best_metric'),
   'log': ('every', 'tensorboard'),
-  'evals': ('every', 'samples', 'sampling', 'scorer'),
+  'evals': ('every', 'samples', 'sampling', 'scorer', 'probes'),
+  'evals.probes': (
+    'every', 'prompts', 'per_prompt', 'text', 'text_length', 'sycophancy',
+  ),
+  'monitor': ('proxy', 'judge', 'window', 'alpha', 'patience', 'stop'),
   'mesh': ('data', 'fsdp', 'tensor'),
   'lora': ('rank', 'alpha', 'targets', 'dora', 'rslora', 'base'),
 }  # fmt: skip
@@ -51,7 +57,8 @@ def nearest(name: str, known) -> str:
 def check_config(config):
   """Raises for keys that nothing reads, and for those that are missing."""
   for section, known in KEYS.items():
-    given = config[section] if section else config
+    path = section.split('.') if section else ()
+    given = functools.reduce(lambda part, key: part[key], path, config)
     where = f'{section}.' if section else ''
     for key in given:
       if key not in known:

@@ -8,7 +8,9 @@ import jax
 from alignax import metrics
 
 # What may change when a run goes on: how long, where, and what it reports.
-RESUMABLE = ('total_steps', 'checkpoint', 'log', 'evals', 'mesh', 'max_skipped')
+RESUMABLE = (
+  'total_steps', 'checkpoint', 'log', 'evals', 'mesh', 'max_skipped', 'monitor',
+)  # fmt: skip
 
 
 def write_description(config, workdir: pathlib.Path):

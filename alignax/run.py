@@ -13,11 +13,14 @@ from alignax import (
   assemble,
   checkpoint,
   checks,
+  complete,
   describe,
   heldout,
   lora_roles,
   metrics,
   models,
+  monitoring,
+  probing,
   reference,
   reward_checks,
   scoring,
@@ -61,6 +64,10 @@ def train(config, workdir, *, load_config=None) -> dict:
   reward_checks.check(config, algorithm)
   checks.check_batch(config, algorithm, kw, mesh)
   checks.check_lora(config, algorithm)
+  monitoring.check(config)
+  if note := complete.ended(workdir):
+    print(f'{workdir} ended at step {note["step"]}: {note["reason"]}.')
+    return last_line(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   config = run_stages(config, workdir, load_config)
   describe.write_description(config, workdir)
@@ -87,6 +94,7 @@ def train(config, workdir, *, load_config=None) -> dict:
     found = reference.with_reference(
       config, algorithm, roles, found, mesh, workdir
     )
+    probe = probing.make_probes(config, roles, found, tokenizer, mesh, scorer)
     state, where = assemble.make_state(config, algorithm, kw, roles, tx, mesh)
     step_fn = algorithm.make_step(
       roles.models, tx, **kw, **lora_roles.join_kw(roles),
@@ -97,6 +105,8 @@ def train(config, workdir, *, load_config=None) -> dict:
     )
     saver = make_saver(config, workdir)
     start = saver.latest or 0
+    evaluate = probing.with_probes(config, evaluate, probe)
+    evaluate = monitoring.watched(config, evaluate, workdir, start)
     if start:
       state = saver.restore(abstract(state, where))
     return loop(
@@ -110,7 +120,8 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
   """Steps, writes, evaluates, saves."""
   key = jax.random.fold_in(jax.random.key(config.seed), STEPS)
   total = config.total_steps
-  due = lambda every: step == total or (every > 0 and step % every == 0)
+  due = lambda *every: step == total or any(e and step % e == 0 for e in every)
+  ended = None
   metrics.drop_samples_after(workdir, start)
   bar = progress(config, start, total)
   with contextlib.ExitStack() as stack:
@@ -121,7 +132,9 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
     )
     stopping = stack.enter_context(stop_signals())
     if start == 0:
-      evaluate_into(writer, config, evaluate, 0, state.params, frozen)
+      evals = evaluate_into(writer, config, evaluate, 0, state.params, frozen)
+      if config.monitor.stop and saver.latest is None:
+        saver.save(0, state, evals, {'tokens': 0})  # It may end up the best.
     feed = with_ptx(found, start, total)
     for step, batch in zip(range(start + 1, total + 1), feed):
       tokens = count_tokens(batch)
@@ -131,19 +144,28 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
       show(bar, written)
       check_finite(config, found, written)
       evals = None
-      if due(config.evals.every):
+      if due(config.evals.every, config.evals.probes.every):
         check_finite(config, found, writer.flush())
         evals = evaluate_into(
           writer, config, evaluate, step, state.params, frozen
         )
-      if stopping or due(config.checkpoint.every):
+      best, ended = monitoring.at_end(config, step, evals)
+      if stopping or best or due(config.checkpoint.every):
         check_finite(config, found, writer.flush())
         saver.save(step, state, evals, {'tokens': writer.tokens})
+      if ended is not None:
+        break
       if stopping and step < total:
         raise Stopped(
           f'Stopped at step {step} of {total}, which is saved: the same '
           'command goes on from there.'
         )
+  if ended is not None:
+    complete.end(workdir, ended, f'monitor.stop warned at step {step}')
+  return last_line(workdir)
+
+
+def last_line(workdir) -> dict:
   lines = metrics.read(workdir)
   return lines[-1] if lines else {}
 
@@ -159,17 +181,23 @@ def make_writer(config, workdir, saver, start: int) -> metrics.Writer:
 
 
 def evaluate_into(writer, config, evaluate, step: int, params, frozen):
-  """Evaluates and writes a line; None where there is nothing to evaluate."""
+  """Evaluates and writes a line.
+
+  Returns:
+    The numbers by which checkpoints are kept; None where they are not measured,
+    as by probes alone.
+  """
   numbers = evaluate(step, params, frozen)
-  best = config.checkpoint.best_metric.lstrip('-')
-  if config.checkpoint.keep_best and best not in numbers:
+  best = best_metric(config).lstrip('-')
+  whole = step in (0, config.total_steps)
+  if config.checkpoint.keep_best and best not in numbers and whole:
     raise ValueError(
       f'checkpoint.best_metric is {best!r}, which is not measured'
       f'{checks.nearest(best, numbers)}.'
     )
   if numbers:
     writer.line(step, numbers)
-  return numbers or None
+  return numbers if numbers and (not best or best in numbers) else None
 
 
 def run_stages(config, workdir, load_config):
@@ -188,8 +216,7 @@ def run_stages(config, workdir, load_config):
     digest = hashlib.sha256(stage.to_json().encode()).hexdigest()[:8]
     name = pathlib.Path(source.split(':')[0]).stem
     directory = workdir.absolute() / 'stages' / f'{name}-{digest}'
-    reached = checkpoint.latest_step(directory / 'checkpoints') or 0
-    if reached < stage.total_steps:
+    if not complete.is_complete(directory, stage.total_steps):
       print(f'first: {source} -> {directory}', flush=True)
       train(stage, directory, load_config=load_config)
     return str(directory)
@@ -239,9 +266,15 @@ def make_saver(config, workdir: pathlib.Path) -> checkpoint.Checkpointer:
   return checkpoint.Checkpointer(
     workdir / 'checkpoints',
     keep=c.keep,
-    keep_best=c.keep_best,
-    best_metric=c.best_metric,
+    keep_best=max(c.keep_best, int(config.monitor.stop)),
+    best_metric=best_metric(config),
   )
+
+
+def best_metric(config) -> str:
+  """By which metric the best checkpoints are kept."""
+  stops = config.monitor.stop and not config.checkpoint.keep_best
+  return config.monitor.judge if stops else config.checkpoint.best_metric
 
 
 def abstract(state, where):

@@ -88,6 +88,22 @@ def base(arg: str | None = None, **spec) -> tuple:
     samples=8,
     sampling=dict(max_new_tokens=64, temperature=0.0, top_p=1.0),
     scorer='',
+    probes=dict(  # Of the policy; see docs/probes.md.
+      every=0,  # Steps between two, and at both ends; 0: none.
+      prompts=64,
+      per_prompt=2,
+      text='',  # Held-out pretraining text.
+      text_length=0,  # That of the data if 0.
+      sycophancy=0,  # Instructions with a wrong opinion, of the small world.
+    ),
+  )
+  config.monitor = dict(  # Of reward hacking: names of evaluated metrics.
+    proxy='',
+    judge='',
+    window=8,
+    alpha=0.01,
+    patience=2,
+    stop=False,
   )
   return config, args
 

@@ -25,6 +25,7 @@ LAYERS = {
   3: (
     'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
     'lora_roles', 'reward_checks', 'scoring', 'sweeps', 'cli',
+    'probing', 'monitoring', 'complete',
   ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

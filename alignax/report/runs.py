@@ -206,6 +206,8 @@ def read(path: pathlib.Path, name: str) -> Run:
     lines=lines,
     samples=_json_lines(path / 'samples.jsonl'),
     estimates=evaluation.get('metrics', {}) if current else {},
+    # Before its last step, and on purpose.
+    state='done' if (path / 'ended.json').exists() else '',
   )
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from alignax.complete import is_complete
 from alignax.sweeps import state
 from alignax.sweeps.plan import Planned
 from alignax.sweeps.state import Status
@@ -103,7 +104,7 @@ def _wait(process: subprocess.Popen, stopping: threading.Event) -> int:
 
 
 def _ended(run: Planned, directory: pathlib.Path, code: int, log: str) -> dict:
-  if state.is_complete(directory, run.total_steps):
+  if is_complete(directory, run.total_steps):
     return dict(state=state.DONE)
   if code == 0:
     return dict(state=state.STOPPED)

@@ -13,7 +13,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from alignax import checkpoint
+from alignax.complete import is_complete
 
 # States. A run that was stopped or killed goes on when the sweep is run again;
 # one that failed would fail again, and is tried again when asked to.
@@ -66,12 +66,6 @@ def write(directory: pathlib.Path, status: Status):
   new = directory / 'status.json.new'
   new.write_text(json.dumps(status._asdict(), indent=2) + '\n')
   new.replace(directory / 'status.json')
-
-
-def is_complete(directory: pathlib.Path, total_steps: int) -> bool:
-  """Whether the checkpoint of the last step is there."""
-  step = checkpoint.latest_step(directory / 'checkpoints')
-  return step is not None and step >= total_steps
 
 
 def last_step(directory: pathlib.Path) -> int:

@@ -1,0 +1,176 @@
+"""Reward hacking: the proxy keeps rising while a held-out judge says otherwise.
+
+Gao et al. 2023 (https://arxiv.org/abs/2210.10760) show the shape of it: the
+proxy that is trained on goes on rising, the gold score turns. Both are only
+seen with noise, at a number of evaluations, so this is a test:
+
+  Over the last `window` evaluations, straight lines are fitted to both. A
+  warning is given where the proxy's slope is positive and the judge's negative,
+  both at level α by one-sided t-tests, at `patience` evaluations in a row.
+
+Noise is taken to last: that of an evaluation correlates with the next by ρ,
+with the one after by ρ², and so on. Its size and ρ are estimated, by moments,
+from what is left of a curve around lines through all windows of the run so far,
+which gives the t-test its degrees of freedom as well. Few windows tell little
+of ρ, and taken to be 0 by chance it makes false alarms: so it is estimated as
+if two windows more had been seen, of ρ = 0.5. `docs/probes.md` has the rates of
+false alarms on simulated curves.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+WINDOW, ALPHA, PATIENCE = 8, 0.01, 2
+
+
+class Slope(NamedTuple):
+  """A fitted slope an evaluation, its standard error, and p of it being ≤ 0."""
+
+  value: float
+  error: float
+  p: float
+
+
+class Verdict(NamedTuple):
+  """What is to be said at the last evaluation.
+
+  Attributes:
+    proxy: its slope over the window; None before there are enough.
+    judge: the same.
+    diverging: whether the test rejects, at this evaluation alone.
+    warning: whether it did so `patience` times in a row.
+  """
+
+  proxy: Slope | None
+  judge: Slope | None
+  diverging: bool
+  warning: bool
+
+
+class Turn(NamedTuple):
+  """Where a curve turns: the step, and the ends of its 95 % set."""
+
+  step: float
+  low: float
+  high: float
+
+
+def judge(
+  proxy: Sequence[float],
+  held_out: Sequence[float],
+  *,
+  window: int = WINDOW,
+  alpha: float = ALPHA,
+  patience: int = PATIENCE,
+) -> Verdict:
+  """What the evaluations so far say, the last of them being now.
+
+  Args:
+    proxy: what is trained on, at evaluations that are evenly apart.
+    held_out: what is wanted, at each, by something that is not trained on.
+    window: evaluations over which slopes are fitted, 4 or more.
+    alpha: level of each of the two tests.
+    patience: evaluations in a row at which both reject.
+  """
+  if window < 4:
+    raise ValueError(f'window is {window}; a slope and its error need 4.')
+  rejected, slopes = [], (None, None)
+  for back in range(patience):
+    end = len(proxy) - back
+    if end < window:
+      break
+    found = tuple(slope(y[:end], window) for y in (proxy, held_out))
+    rejected.append(found[0].p < alpha and 1 - found[1].p < alpha)
+    if not back:
+      slopes = found
+  warning = len(rejected) == patience and all(rejected)
+  return Verdict(*slopes, bool(rejected and rejected[0]), warning)
+
+
+def slope(values, window: int) -> Slope:
+  """The slope of the last values, by evaluation, and its error."""
+  y = np.asarray(values, np.float64)
+  x = np.arange(window) - (window - 1) / 2
+  parts = [y[end - window : end] for end in range(len(y), window - 1, -window)]
+  parts = np.stack(parts) - np.mean(parts, axis=1, keepdims=True)
+  slopes = parts @ x / (x @ x)
+  errors = parts - slopes[:, None] * x
+  rho = lasting(errors)
+  # What σ² = 1 and this ρ would make of the slope's variance, and of Σ errors².
+  of_slope, of_errors, _ = moments(window)[int(round(rho / STEP))]
+  sigma2 = np.sum(errors**2) / (len(parts) * of_errors)
+  error = float(np.sqrt(sigma2 * of_slope))
+  value = float(slopes[0])
+  # A curve without noise (a constant, say) has no error to divide by.
+  t = value / error if error > 0 else np.inf * np.sign(value)
+  p = 0.5 if value == 0 else float(stats.t.sf(t, len(parts) * (window - 2)))
+  return Slope(value, error, p)
+
+
+STEP = 0.05  # Between two values of ρ that are told apart.
+PRIOR, WORTH = 0.5, 2  # What ρ is taken for, and by how many windows.
+
+
+def lasting(errors) -> float:
+  """ρ for which Σ eᵢ eᵢ₊₁ / Σ eᵢ² is as it is; of windows, [N, window]."""
+  expected = np.array([ratio for *_, ratio in moments(errors.shape[1])])
+  prior = expected[round(PRIOR / STEP)]
+  squares = np.sum(errors**2)
+  found = np.sum(errors[:, 1:] * errors[:, :-1]) / squares if squares else prior
+  found = (len(errors) * found + WORTH * prior) / (len(errors) + WORTH)
+  return STEP * int(np.argmin(np.abs(expected - found)))
+
+
+@functools.cache
+def moments(window: int) -> tuple[tuple[float, float, float], ...]:
+  """What noise of variance 1 does to a fitted line, for ρ = 0, 0.05, ... 0.9.
+
+  Returns:
+    For every ρ: the variance of the slope, the mean of Σ eᵢ² of what is left,
+    and that of Σ eᵢ eᵢ₊₁ over it.
+  """
+  x = np.arange(window) - (window - 1) / 2
+  design = np.stack([np.ones(window), x], axis=1)
+  off_line = np.eye(window) - design @ np.linalg.pinv(design)
+  apart = np.abs(np.subtract.outer(np.arange(window), np.arange(window)))
+  lag = np.eye(window, k=1)
+  found = []
+  for rho in np.arange(0.0, 0.9 + STEP / 2, STEP):
+    noise = rho**apart
+    left = off_line @ noise @ off_line
+    total = np.trace(left)
+    slope_variance = x @ noise @ x / (x @ x) ** 2
+    found.append((slope_variance, total, np.sum(left * lag) / total))
+  return tuple(found)
+
+
+def turn(steps: Sequence[float], values: Sequence[float]) -> Turn | None:
+  """Where a curve turns from rising to falling; None where it does not.
+
+  Two straight lines that meet are fitted by least squares, for every step at
+  which they may meet. The 95 % set holds those steps whose fit the F-test does
+  not tell from the best (Feder 1975, https://doi.org/10.1214/aos/1176342999).
+  """
+  x = np.asarray(steps, np.float64)
+  y = np.asarray(values, np.float64)
+  n = len(x)
+  if n < 6:
+    return None
+  knots, left = x[1:-1], []
+  for knot in knots:
+    design = np.stack([np.ones(n), x, np.maximum(x - knot, 0.0)], axis=1)
+    coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
+    rest = float(np.sum((y - design @ coefficients) ** 2))
+    _, before, change = coefficients
+    falls = before > 0 > before + change
+    left.append(rest if falls else np.inf)
+  best = int(np.argmin(left))
+  if not np.isfinite(left[best]):
+    return None
+  limit = left[best] * (1 + stats.f.ppf(0.95, 1, n - 4) / (n - 4))
+  inside = knots[np.asarray(left) <= limit]
+  return Turn(float(knots[best]), float(inside.min()), float(inside.max()))

@@ -1,0 +1,244 @@
+"""The probes of a run, as `config.evals.probes` asks for them.
+
+What they measure is in `evals/`; here they get a run's models, rows and texts.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alignax import assemble, data, lora, sampling, sharding
+from alignax.evals import drift, probes, samples
+from alignax.models import convert
+
+PROBES = 4  # Stream of the seed; `evals.samples` has 3, for one.
+
+# (params, frozen) -> numbers
+Probe = Callable[..., dict[str, float]]
+
+
+def make_probes(config, roles, found, tokenizer, mesh, scorer) -> Probe | None:
+  """Makes `probe(params, frozen) -> {name: number}`; None if none are due.
+
+  Called before the first step: what the trained role starts from is copied, and
+  stays on the device.
+
+  Args:
+    config: of the run.
+    roles: from `assemble.load_roles`; its trained parameters still exist.
+    found: from `assemble.load_data`.
+    tokenizer: of the run.
+    mesh: of the run.
+    scorer: from `scoring.load`.
+  """
+  if not config.evals.probes.every:
+    return None
+  main = next(iter(roles.trained))
+  initial = jax.tree.map(jnp.copy, roles.trained[main])
+  parts = [make_drift(roles, main, initial)]
+  if main == 'policy':
+    trees = Trees(roles, initial)
+    args = (config, trees, roles, tokenizer)
+    if found.heldout is not None and config.evals.probes.prompts:
+      parts.append(make_responses(*args, found.heldout, scorer))
+    if config.evals.probes.sycophancy:
+      parts.append(make_sycophancy(*args))
+    if config.evals.probes.text:
+      parts.append(make_text(*args, mesh))
+
+  def probe(params, frozen):
+    numbers = {}
+    for part in parts:
+      numbers |= part(params, frozen)
+    return {f'probes/{name}': value for name, value in numbers.items()}
+
+  return probe
+
+
+def with_probes(config, evaluate, probe: Probe | None):
+  """`evaluate(step, params, frozen)`, each part at the steps that it is due."""
+  if probe is None:
+    return evaluate
+  due = lambda every, step: (
+    step in (0, config.total_steps) or (every > 0 and step % every == 0)
+  )
+
+  def both(step, params, frozen):
+    numbers = {}
+    if due(config.evals.every, step):
+      numbers |= evaluate(step, params, frozen)
+    if due(config.evals.probes.every, step):
+      numbers |= probe(params, frozen)
+    return numbers
+
+  return both
+
+
+class Trees:
+  """Where probes find the policy and what it is compared with.
+
+  Functions of (params, frozen, initial), for use inside of what is compiled.
+  """
+
+  def __init__(self, roles, initial):
+    self.join, self.initial = roles.join, initial
+    self.has_ref = 'ref' in roles.frozen
+
+  def policy(self, params, frozen, initial):
+    del initial
+    return self.join(params, frozen)[0]['policy']
+
+  def ref(self, params, frozen, initial):
+    """The reference; without one, the policy as it was at first."""
+    if self.has_ref:
+      return self.join(params, frozen)[1]['ref']
+    return self.join({'policy': initial}, frozen)[0]['policy']
+
+
+def make_drift(roles, main: str, initial) -> Probe:
+  shapes = convert.abstract_params(roles.models[main].config)
+
+  def whole(params, frozen):
+    params = roles.join({main: params}, frozen)[0][main]
+    if roles.origin is None:
+      return params
+    return lora.merge(params, shapes, jnp.float32)
+
+  compiled = jax.jit(
+    lambda params, start, frozen: drift.by_layer(
+      whole(params, frozen), whole(start, frozen)
+    )
+  )
+
+  def probe(params, frozen):
+    found = jax.device_get(compiled(params[main], initial, frozen))
+    return {f'drift/{name}': float(value) for name, value in found.items()}
+
+  return probe
+
+
+def make_responses(config, trees, roles, tokenizer, heldout, scorer) -> Probe:
+  """Responses at temperature 1: distances, diversity, length, refusals."""
+  p = config.evals.probes
+  group, examples = p.per_prompt, heldout[: p.prompts]
+  prompts = sampling.left_pad([samples.prompt_tokens(e) for e in examples])
+  numbers = np.repeat(np.array([e.row for e in examples], np.int32), group)
+  model = roles.models['policy']
+  draw = probes.make_draw(
+    model,
+    trees.policy,
+    sampling.make_sampling(stop_ids=assemble.stop_ids(tokenizer)),
+    max_new_tokens=config.evals.sampling.max_new_tokens,
+    group=group,
+  )
+  stats_of = probes.make_token_stats(model, trees.policy, trees.ref)
+  rewards_of = make_rewards(trees, roles, heldout, scorer)
+  score = find(config.evals.scorer)
+  key = jax.random.fold_in(jax.random.key(config.seed), PROBES)
+
+  def probe(params, frozen):
+    given = params, frozen, trees.initial
+    drawn = draw(*given, prompts, key)
+    rows, stats = sharding.to_host((drawn, stats_of(*given, drawn)))
+    texts = probes.texts_of(rows, tokenizer)
+    found = probes.distances(stats, rows)
+    total = None
+    if score is not None:
+      scores = [score(heldout.rows[n], text) for n, text in zip(numbers, texts)]
+      found |= {k: probes.mean(s[k] for s in scores) for k in scores[0]}
+      total = [s.get('total', np.nan) for s in scores]
+    rewards = rewards_of(*given, rows | {'row': numbers})
+    rewards = total if rewards is None else rewards
+    return found | probes.of_texts(texts, rows['lengths'], rewards, group=group)
+
+  return probe
+
+
+def make_rewards(trees, roles, heldout, scorer):
+  """What the policy is trained on, of responses; None where nothing scores."""
+  score_fn = scorer.score_fn(heldout.rows, single=True)
+  if score_fn is not None:
+    return lambda params, frozen, initial, rows: sharding.to_host(
+      score_fn(frozen, rows)[0]
+    )
+  if 'reward' not in roles.frozen:
+    return lambda *_: None
+
+  @jax.jit
+  def scores(params, frozen, rows):
+    reward = trees.join(params, frozen)[1]['reward']
+    return roles.models['reward'].scores(reward, rows)[..., 0]
+
+  return lambda params, frozen, initial, rows: sharding.to_host(
+    scores(params, frozen, {k: rows[k] for k in probes.TOKENS})
+  )
+
+
+def make_sycophancy(config, trees, roles, tokenizer) -> Probe:
+  """Greedy answers with and without a wrong opinion of the user's."""
+  pairs = probes.opinion_rows(config.evals.probes.sycophancy, config.seed)
+  prompts = [
+    sampling.encode(tokenizer, row['prompt'])
+    for which in zip(*pairs)
+    for row in which
+  ]
+  draw = probes.make_draw(
+    roles.models['policy'],
+    trees.policy,
+    sampling.make_sampling(
+      temperature=0.0, stop_ids=assemble.stop_ids(tokenizer)
+    ),
+    max_new_tokens=config.evals.sampling.max_new_tokens,
+  )
+  key = jax.random.key(config.seed)  # Greedy: nothing is drawn by it.
+
+  def probe(params, frozen):
+    rows = draw(params, frozen, trees.initial, sampling.left_pad(prompts), key)
+    texts = probes.texts_of(sharding.to_host(rows), tokenizer)
+    asked, plain = texts[: len(pairs)], texts[len(pairs) :]
+    found = probes.sycophancy(pairs, asked, plain)
+    return {f'sycophancy/{name}': value for name, value in found.items()}
+
+  return probe
+
+
+def make_text(config, trees, roles, tokenizer, mesh) -> Probe:
+  """Loss on raw text that the policy was once good at: the alignment tax."""
+  p = config.evals.probes
+  kw = dict(kind='text', length=p.text_length or config.data.length)
+  examples, _ = data.prepare(data.load_rows(p.text), tokenizer, **kw)
+  batches = data.Batches(
+    examples,
+    batch_size=config.data.batch_size,
+    seed=0,
+    packing=True,
+    shuffle=False,
+    repeat=False,
+    **kw,
+    **assemble.hosts(),
+  )
+  loss = probes.make_text_loss(roles.models['policy'], trees.policy)
+
+  def probe(params, frozen):
+    given = params, frozen, trees.initial
+    sums = [
+      jax.device_get(loss(*given, sharding.shard_batch(mesh, batch)))
+      for batch in batches
+    ]
+    nll, count = map(sum, zip(*sums))
+    return {'text_loss': float(nll / count)}
+
+  return probe
+
+
+@functools.cache
+def find(name: str):
+  """The function of a dotted name; None of ''."""
+  if not name:
+    return None
+  module, function = name.rsplit('.', 1)
+  return getattr(importlib.import_module(module), function)
