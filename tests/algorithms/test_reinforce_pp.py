@@ -29,7 +29,7 @@ def test_an_update_by_hand(kw):
   kl = coef * (rows['logps'] - ref) * mask
   in_loss = kw.get('kl_in') == 'loss'
   to_go = np.cumsum(kl[:, ::-1], axis=1)[:, ::-1]
-  adv = scores[:, None] - (0 if in_loss else to_go)
+  adv = scores[:, None] - (0.0 if in_loss else 1.0) * to_go
   adv = (adv - adv[mask].mean()) / adv[mask].std(ddof=1)
 
   def loss(logps):
