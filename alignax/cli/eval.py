@@ -186,7 +186,7 @@ def on_samples(config, roles, found, tokenizer, number: int, score_fn) -> dict:
     plain = {new: row[old] for old, new in names.items() if old in row}
     parts = {f'rewards/{k}': v for k, v in row.get('rewards', {}).items()}
     for name, value in (plain | more | parts).items():
-      if math.isfinite(value):  # Else a checker had no score for it.
+      if value is not None:  # A reward may have no score for it.
         columns.setdefault(name, []).append(float(value))
   return {
     f'samples/{name}': intervals.estimate(values)

@@ -74,10 +74,10 @@ def draw(
   if score_fn is not None:
     scores |= _add_rewards(score_fn, apart, rows, examples[0], samples)
   elif 'reward' in frozen:
-    rewards = _rewards(models['reward'], frozen['reward'], rows)
-    for sample, reward in zip(samples, rewards):
+    found = _rewards(models['reward'], frozen['reward'], rows)
+    for sample, reward in zip(samples, found):
       sample['reward'] = float(reward)
-    scores['reward'] = float(np.mean(rewards))
+    scores['reward'] = float(np.mean(found))
   if 'ref' in frozen and temperature:
     # Of what was drawn at this temperature; greedy text estimates no KL.
     scores['kl'] = _kl(models['policy'], frozen['ref'], rows, temperature)
@@ -110,11 +110,16 @@ def _add_rewards(score_fn, frozen, rows, examples, samples) -> dict:
   total, parts = score_fn(frozen, rows | {'row': numbers})
   total, parts = sharding.to_host((total, dict(parts)))
   for i, sample in enumerate(samples):
-    sample['reward'] = float(total[i])
-    sample['rewards'] = {name: float(x[i]) for name, x in parts.items()}
+    sample['reward'] = _number(total[i])
+    sample['rewards'] = {name: _number(x[i]) for name, x in parts.items()}
   means = rewards.summary(total, parts)
   means['reward'] = rewards.mean_of(total, np.isfinite(total))
   return {name: float(x) for name, x in means.items()}
+
+
+def _number(x) -> float | None:
+  """None where a reward has no score, which JSON knows."""
+  return float(x) if np.isfinite(x) else None
 
 
 def _kl(policy, params, rows, temperature: float) -> float:

@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 import tiny_worlds as worlds
 
-from alignax import assemble, metrics, reward_checks, rewards, run, scoring
+from alignax import (
+  assemble,
+  data,
+  metrics,
+  reward_checks,
+  rewards,
+  run,
+  scoring,
+)
 from alignax.algorithms import dpo, grpo, ppo
 from alignax.data import synthetic
+from alignax.evals import samples as samples_eval
 from configs import common, rlvr
 from configs import ppo as ppo_config
 
@@ -142,8 +151,8 @@ def rollout(texts):
 
 
 def test_rewards_of_every_kind_add_up(stored):
-  data = [{'prompt': 'is 1', 'answer': '1', 'other': '2'},
-          {'prompt': 'is 2', 'answer': '3', 'other': '2'}]  # fmt: skip
+  given_rows = [{'prompt': 'is 1', 'answer': '1', 'other': '2'},
+                {'prompt': 'is 2', 'answer': '3', 'other': '2'}]  # fmt: skip
   given = dict(
     one=dict(kind='model', source=str(stored / 'one')),
     both=dict(
@@ -167,7 +176,7 @@ def test_rewards_of_every_kind_add_up(stored):
     }  # fmt: skip
     assert 'value_head' in scorer.frozen['reward_both_1']
     assert 'value_head' not in scorer.frozen['judge_judge']
-    scores, parts = scorer.score_fn(data)(scorer.frozen, rows)
+    scores, parts = scorer.score_fn(given_rows)(scorer.frozen, rows)
   single = {
     name: rewards.reward_model_scores(
       scorer.models[role], role=role)(scorer.frozen, rows)[0]
@@ -261,6 +270,20 @@ def test_a_run_logs_each_reward_and_goes_on_where_one_fails(tmp_path):
   assert 'samples/rewards/gold' in measured[0]
   text = (tmp_path / 'samples.jsonl').read_text().splitlines()
   assert set(json.loads(text[0])['rewards']) >= {'gold', 'own', 'short'}
+
+
+def test_a_sample_without_a_score_says_so_in_json():
+  score_fn = rewards.weighted_sum({
+    'a': rewards.Term(lambda *_: (np.array([1.0, math.nan]), {}))
+  })  # fmt: skip
+  samples = [{}, {}]
+  examples = [data.Example((), (), row=i) for i in range(2)]
+  means = samples_eval._add_rewards(
+    score_fn, {}, {'lengths': np.ones(2)}, examples, samples
+  )
+  assert [x['reward'] for x in samples] == [1.0, None]
+  assert samples[1]['rewards'] == {'a': None}
+  assert means == {'rewards/a': 1, 'rewards/excluded': 1, 'reward': 1}
 
 
 @pytest.mark.slow
