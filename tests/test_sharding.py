@@ -29,6 +29,8 @@ ALGORITHMS = {
   'sft': (worlds.text, dict(neftune=1.0, microbatches=2)),
   'reward': (worlds.comparisons, dict(center=0.01)),
   'dpo': (worlds.comparisons, dict(label_smoothing=0.1)),
+  'kto': (worlds.unpaired, dict(microbatches=2)),
+  'distill': (worlds.text, dict(loss='reverse_kl', microbatches=2)),
   'ppo': (
     worlds.prompts,
     dict(

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_worlds as worlds
+import toy_models as toys
 
 from alignax import train
 from alignax.algorithms import kto
@@ -140,6 +141,21 @@ class TestWholeBatch:
       one = evaluate(model, params, half, loss=loss)
       two = evaluate(model, params, padded, loss=loss)
       worlds.assert_trees_close(one, two, atol=1e-5)
+
+  @pytest.mark.parametrize('loss', ['bco', 'apo_zero_unpaired'])
+  def test_packed_responses_are_the_responses(self, loss):
+    """Of KTO too, but for which pairs are mismatched."""
+    alone, packed = (
+      toys.comparisons('unpaired', candidates=1, packing=packing)
+      for packing in (False, True)
+    )
+    assert packed['examples'].sum(1).max() > 1
+    run = kto.make_eval({'policy': toys.Bigram()}, loss=loss)
+    one, two = (
+      run({'policy': toys.table(0)}, {'ref': toys.table(1)}, batch, KEY)
+      for batch in (alone, packed)
+    )
+    worlds.assert_trees_close(one, two, atol=1e-5)
 
   def test_without_any_mismatched_pair_the_point_is_zero(self, model, params):
     none = {'examples': np.zeros((8, 1), bool)}

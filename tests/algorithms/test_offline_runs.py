@@ -74,6 +74,18 @@ def test_the_config_of_dpo_knows_what_every_loss_takes(name):
   }))  # fmt: skip
 
 
+def test_stored_reference_log_probs_give_bco_the_same_losses(tmp_path):
+  rows = []
+  for stored in (False, True):
+    config = shrunken('kto.py:loss=bco', **{'data.precompute_ref': stored})
+    run.train(config, tmp_path / str(stored))
+    rows.append([
+      row.get('loss', row.get('heldout/loss'))
+      for row in metrics.read(tmp_path / str(stored))
+    ])  # fmt: skip
+  np.testing.assert_allclose(*rows, atol=1e-5)
+
+
 def test_a_resumed_run_goes_on_with_its_running_mean(tmp_path):
   """BCO carries what KTO does not."""
   changes = {'checkpoint.every': 2, 'total_steps': 4}

@@ -95,7 +95,10 @@ def comparisons(kind='pairs', number=8, candidates=2, *, packing=False):
     tokens = tuple(t.astype(np.int32) for t in tokens)
     ranks = tuple(rng.permutation(candidates) + 1)
     ranks = ranks if kind == 'rankings' else None
-    found.append(data.Example(tokens, learned, row, ranks=ranks))
+    desirable = row % 3 == 0 if kind == 'unpaired' else None
+    found.append(
+      data.Example(tokens, learned, row, ranks=ranks, desirable=desirable)
+    )
   return data.Batches(
     data.Examples(found, kind=kind), kind=kind, length=24 if packing else 8,
     seed=0, packing=packing, batch_size=4 if packing else number,
