@@ -171,5 +171,8 @@ def test_sharded_is_unsharded(name):
     results.append(jax.device_get((state.params, metrics)))
   (one, row), (two, other) = results
   assert row['grad_norm'] > 0
+  if 'policy/ratio' in row:  # The program that samples is the one that trains.
+    assert row['policy/ratio'] == pytest.approx(1, abs=1e-5)
+    assert other['policy/ratio'] == pytest.approx(1, abs=1e-5)
   worlds.assert_trees_close(one, two, atol=2e-5)
   assert row['loss'] == pytest.approx(other['loss'], abs=1e-5)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny_worlds as worlds
 
 from alignax import assemble, checks, data, metrics, models, run, train
 from alignax.algorithms import (
@@ -147,6 +148,25 @@ def test_a_config_gives_what_its_algorithm_takes(source, size):
     given += checks.keywords(algorithm.find_loss(kw['loss']))
   fixed = (*checks.GIVEN, 'dual_clip')
   assert set(given) - set(kw) <= set(fixed)
+
+
+@pytest.mark.parametrize('kw, match', [
+  (dict(minibatches=16), None),  # Of 64 rows, though of 8 prompts.
+  (dict(minibatches=24), r'from 64 rows \(data.batch_size is 8\)'),
+  (dict(rounds=2, minibatches=32), None),
+  (dict(rounds=3, minibatches=1), 'does not divide into algorithm_kw.rounds'),
+])  # fmt: skip
+def test_what_divides_are_the_rows_that_are_learned_from(kw, match):
+  config = configs.load('configs/grpo.py:group=8')
+  with config.unlocked():
+    config.data.batch_size = 8
+    config.algorithm_kw.update(kw)
+  given = config, grpo, dict(config.algorithm_kw), worlds.make_mesh()
+  if match is None:
+    checks.check_batch(*given)
+  else:
+    with pytest.raises(ValueError, match=match):
+      checks.check_batch(*given)
 
 
 def test_a_run_in_rounds_goes_on_from_within_one(tmp_path):
