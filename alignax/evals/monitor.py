@@ -105,9 +105,11 @@ def slope(values, window: int) -> Slope:
   sigma2 = np.sum(errors**2) / (len(parts) * of_errors)
   error = float(np.sqrt(sigma2 * of_slope))
   value = float(slopes[0])
-  # A curve without noise (a constant, say) has no error to divide by.
-  t = value / error if error > 0 else np.inf * np.sign(value)
-  p = 0.5 if value == 0 else float(stats.t.sf(t, len(parts) * (window - 2)))
+  if value == 0:
+    return Slope(value, error, 0.5)
+  # A line without noise has no error to divide by.
+  t = value / error if error > 0 else np.copysign(np.inf, value)
+  p = float(stats.t.sf(t, len(parts) * (window - 2)))
   return Slope(value, error, p)
 
 
@@ -160,16 +162,15 @@ def turn(steps: Sequence[float], values: Sequence[float]) -> Turn | None:
   n = len(x)
   if n < 6:
     return None
-  knots, left = x[1:-1], []
+  knots, left, falls = x[1:-1], [], []
   for knot in knots:
     design = np.stack([np.ones(n), x, np.maximum(x - knot, 0.0)], axis=1)
     coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
-    rest = float(np.sum((y - design @ coefficients) ** 2))
+    left.append(float(np.sum((y - design @ coefficients) ** 2)))
     _, before, change = coefficients
-    falls = before > 0 > before + change
-    left.append(rest if falls else np.inf)
+    falls.append(before > 0 > before + change)
   best = int(np.argmin(left))
-  if not np.isfinite(left[best]):
+  if not falls[best]:
     return None
   limit = left[best] * (1 + stats.f.ppf(0.95, 1, n - 4) / (n - 4))
   inside = knots[np.asarray(left) <= limit]
