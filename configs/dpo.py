@@ -30,11 +30,12 @@ def get_config(arg=None):
     config.total_steps = 60
     config.optimizer.update(learning_rate=1e-4)
   elif args.size == 'smollm2':
-    common.smollm2(config)
+    common.smollm2(config, length=192, batch_size=8)
     config.init_from = 'runs/sft'
-    config.total_steps = 40
-    config.data.heldout = 100
-    config.optimizer.learning_rate = 1e-5
+    config.total_steps = 24
+    config.data.update(heldout=140, packing=False)
+    config.algorithm_kw.microbatches = 4
+    config.optimizer.update(learning_rate=2e-5, warmup_steps=3)
   config.data.path = args.data or config.data.path
   config.init_from = args.init_from or config.init_from
   return config

@@ -50,14 +50,17 @@ def get_config(arg=None):
     config.algorithm_kw.max_new_tokens = 24
     config.optimizer.update(learning_rate=1e-4)
   elif args.size == 'smollm2':
-    common.smollm2(config, length=96, batch_size=16)
+    common.smollm2(config, length=48, batch_size=16)
     config.init_from = 'runs/sft'
     config.role_from.reward = 'runs/reward'
-    config.total_steps = 25
-    config.data.heldout = 100
-    config.algorithm_kw.update(max_new_tokens=48, kl_coef=0.02)
-    config.optimizer.learning_rate = 1e-5
-    config.evals.samples = 32
+    config.total_steps = 24
+    config.data.heldout = 150
+    # Most responses are cut: a penalty for that would be all of the reward.
+    config.algorithm_kw.update(
+      max_new_tokens=48, kl_coef=0.01, missing_eos_penalty=0.0, microbatches=4
+    )
+    config.optimizer.learning_rate = 2e-5
+    config.evals.samples = 64
     config.evals.sampling.temperature = 1.0
   config.data.path = args.data or config.data.path
   config.init_from = args.init_from or config.init_from

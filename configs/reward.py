@@ -22,11 +22,12 @@ def get_config(arg=None):
     config.total_steps = 80
     config.optimizer.update(learning_rate=1e-3)
   elif args.size == 'smollm2':
-    common.smollm2(config)
+    common.smollm2(config, length=192, batch_size=8)
     config.init_from = 'runs/sft'
-    config.total_steps = 60
-    config.data.heldout = 100
-    config.optimizer.learning_rate = 3e-5
+    config.total_steps = 74
+    config.data.update(heldout=160, packing=False)
+    config.algorithm_kw.microbatches = 4
+    config.optimizer.learning_rate = 5e-5
   config.data.path = args.data or config.data.path
   config.init_from = args.init_from or config.init_from
   return config
