@@ -9,6 +9,7 @@ are added to their base, which makes a model like any other.
 """
 
 import argparse
+import pathlib
 
 from alignax.cli import import_model
 
@@ -38,9 +39,7 @@ def main(argv: list[str]) -> int:
   model, params = models.load(
     args.source, param_dtype=args.dtype, role=args.role, base=args.base
   )
-  if role_of(args) == 'policy':
-    # One that shares its body with a value model; people want what writes.
-    params = {k: v for k, v in params.items() if k != 'value_head'}
+  params = without_values(args, params)
   tokenizer = models.tokenizer_source(args.source, base=args.base)
   models.export(args.to, model, params, tokenizer=tokenizer)
   print(f'{import_model.describe(model, params)}: {args.to}')
@@ -50,18 +49,33 @@ def main(argv: list[str]) -> int:
 def export_adapters(args) -> int:
   """Writes a directory of PEFT."""
   from alignax import models
+  from alignax.models import io
 
   if args.dtype:
     raise ValueError('--dtype: adapters are kept in float32, unless --merge.')
   model, origin, tree = models.load_adapters(
     args.source, role=args.role, base=args.base
   )
+  tree = without_values(args, tree)
   tokenizer = models.tokenizer_source(args.source, base=args.base)
   models.save_adapters(
     args.to, model, origin, tree, tokenizer, peft_layout=True
   )
   print(f'{import_model.describe_adapters(origin, tree)}: {args.to}')
+  base = pathlib.Path(origin.base)
+  if base.exists() and io.kind_of(base) != 'hf':
+    print(
+      'PEFT loads them onto a Hugging Face model: write one with alignax '
+      f'export --from={base}, and name it in adapter_config.json.'
+    )
   return 0
+
+
+def without_values(args, params):
+  """A policy that its values share a body with, as people want it: to write."""
+  if role_of(args) != 'policy':
+    return params
+  return {k: v for k, v in params.items() if k != 'value_head'}
 
 
 def role_of(args) -> str | None:
