@@ -55,7 +55,11 @@ def load_roles(
     )
   frozen_params = {lora.BASE: base.params}
   for role in frozen:
-    found[role], frozen_params[role] = load_frozen(config, base, role, mesh)
+    found[role], tree = load_frozen(config, base, role, mesh)
+    if lora.is_whole(tree):
+      named = assemble.source_of(config, role)
+      assemble.check_vocabulary(tree, vocab_size, role, named)
+    frozen_params[role] = tree
   return assemble.Roles(
     found,
     params,

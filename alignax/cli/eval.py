@@ -57,7 +57,7 @@ def adopt(config, workdir: pathlib.Path):
   stored = json.loads((workdir / 'config.json').read_text())
   config.init_from = stored['init_from']
   config.role_from.update(stored['role_from'])
-  config.lora.update(stored['lora'])
+  config.lora.update(stored.get('lora', {}))  # Older runs have no such key.
   if stored['algorithm'] != config.algorithm:
     raise ValueError(
       f'{workdir} was trained by {stored["algorithm"]}, and the config is of '
