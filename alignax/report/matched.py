@@ -1,9 +1,10 @@
 """Methods at equal KL: whose reward is higher at the same distance travelled.
 
-A method is all runs that agree on some keys of their configs, and differ in how
-far they go (β, learning rate, steps). Every seed of it has a frontier of its
-own, the rewards of its runs over their KL; what it would have had at a KL in
-between is interpolated, and what lies beyond its runs is missing.
+A method is all runs that agree on some keys of their configs. A run goes away
+from its reference as it trains, and is evaluated on its way: what it had where
+it first came past a KL is interpolated between the two evaluations around it.
+A seed's reward at a KL is the mean over its runs that went so far; where none
+did, it is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ def sections(
   reward, kl = max(frontiers, key=count)
   if not count((reward, kl)) or not several:
     return []
-  found = frontiers_of(groups, reward, kl, by)
+  found = paths_of(groups, reward, kl, by)
   made = [_chart(groups, reward, kl, by), _table(found, reward)]
   if baseline in found:
     made.append(_against(found, reward, baseline))
@@ -58,33 +59,39 @@ def last_points(group, reward: str, kl: str) -> dict[int, tuple[float, float]]:
   return {s: (kls[s], rewards[s]) for s in rewards if s in kls}
 
 
-def frontiers_of(groups, reward, kl, by) -> dict[str, dict[int, Points]]:
-  """(KL, reward) of every run, in the order of KL, by method and seed."""
-  found: dict[str, dict[int, Points]] = {}
+def paths_of(groups, reward, kl, by) -> dict[str, dict[int, list[Points]]]:
+  """The (KL, reward) of every run as it trained, by method and seed."""
+  found: dict[str, dict[int, list[Points]]] = {}
   for g in groups:
-    for seed, point in last_points(g, reward, kl).items():
-      of_method = found.setdefault(method_of(g, by), {})
-      of_method.setdefault(seed, []).append(point)
-  return {
-    method: {seed: sorted(points) for seed, points in seeds.items()}
-    for method, seeds in found.items()
-  }
+    for i, run in enumerate(g.runs):
+      rewards, kls = (dict(run.curve(name)) for name in (reward, kl))
+      points = [(kls[s], rewards[s]) for s in sorted(rewards) if s in kls]
+      if points:
+        seeds = found.setdefault(method_of(g, by), {})
+        seeds.setdefault(run.config.get('seed', i), []).append(points)
+  return found
 
 
 def at_kl(points: Points, kl: float) -> float | None:
-  """The reward at a KL, on the line between its neighbours; None beyond."""
+  """The reward where a path first comes past a KL; None if it never does."""
   for (x0, y0), (x1, y1) in zip(points, points[1:]):
-    if x0 <= kl <= x1:
-      share = (kl - x0) / (x1 - x0) if x1 > x0 else 0.5
+    if min(x0, x1) <= kl <= max(x0, x1):
+      share = (kl - x0) / (x1 - x0) if x1 != x0 else 0.0
       return y0 + share * (y1 - y0)
   return None
 
 
-def levels(frontiers: Mapping[str, Mapping[int, Points]]) -> list[float]:
+def of_seed(paths: Sequence[Points], kl: float) -> float | None:
+  """The mean reward at a KL of a seed's runs that went so far."""
+  known = [v for v in (at_kl(path, kl) for path in paths) if v is not None]
+  return sum(known) / len(known) if known else None
+
+
+def levels(paths: Mapping[str, Mapping[int, list[Points]]]) -> list[float]:
   """Round values of KL, up to the largest that half of the methods reach."""
   reach = sorted(
-    max(p[0] for points in seeds.values() for p in points)
-    for seeds in frontiers.values()
+    max(p[0] for runs in seeds.values() for path in runs for p in path)
+    for seeds in paths.values()
   )
   top = reach[len(reach) // 2]
   found = charts.ticks(0.0, top, LEVELS) if top > 0 else []
@@ -110,13 +117,13 @@ def _chart(groups, reward, kl, by):
   )
 
 
-def _table(frontiers, reward):
-  values = levels(frontiers)
+def _table(paths, reward):
+  values = levels(paths)
   rows = []
-  for method, seeds in frontiers.items():
+  for method, seeds in paths.items():
     row = {'method': method}
     for level in values:
-      known = [at_kl(points, level) for points in seeds.values()]
+      known = [of_seed(runs, level) for runs in seeds.values()]
       known = [v for v in known if v is not None]
       row[_column(level)] = bootstrap(known) if known else None
     rows.append(row)
@@ -124,20 +131,21 @@ def _table(frontiers, reward):
     f'{reward} at equal KL',
     rows,
     columns=['method', *map(_column, values)],
-    note='Interpolated between the runs of each seed, then the mean over seeds '
-    'and its interval; missing where no run of the method went so far.',
+    note='Where a run first came past that KL, interpolated between '
+    'evaluations; the mean over seeds and its interval. Missing where no run '
+    'of the method went so far.',
   )
 
 
-def _against(frontiers, reward, baseline: str):
-  values, base = levels(frontiers), frontiers[baseline]
+def _against(paths, reward, baseline: str):
+  values, base = levels(paths), paths[baseline]
   rows = []
-  for method, seeds in frontiers.items():
+  for method, seeds in paths.items():
     row = {'method': method}
     for level in values:
       pairs = [
-        (at_kl(points, level), at_kl(base[seed], level))
-        for seed, points in seeds.items()
+        (of_seed(runs, level), of_seed(base[seed], level))
+        for seed, runs in seeds.items()
         if seed in base
       ]
       pairs = [pair for pair in pairs if None not in pair]

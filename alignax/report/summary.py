@@ -14,13 +14,16 @@ from alignax.report.runs import Run, comparable, unseeded
 COUNTERS = ('step', 'seconds', 'tokens')
 # First where there is room for a few, in this order; a name or an ending.
 IMPORTANT = (
-  'samples/total', 'samples/reward', 'heldout/accuracy', 'rewards/accuracy',
+  'probes/total', 'probes/kl_exact', 'samples/total', 'samples/reward',
+  'heldout/accuracy', 'rewards/accuracy',
   'objective/score', 'heldout/loss', 'objective/kl', 'samples/kl',
   'samples/correct', 'samples/length', 'loss', 'margin', 'entropy', 'grad_norm',
 )  # fmt: skip
 COLUMNS = 8
 # (reward, KL): where both were measured, one is shown against the other.
 FRONTIERS = (
+  ('probes/total', 'probes/kl_exact'),
+  ('probes/reward', 'probes/kl_exact'),
   ('samples/total', 'samples/kl'),
   ('samples/reward', 'samples/kl'),
   ('objective/score', 'objective/kl'),

@@ -10,10 +10,18 @@ from alignax.sweeps.schedule import Execute
 
 
 def make_execute(workdir, jobs: int, stopping: threading.Event) -> Execute:
-  """Executes runs here; every slot has its own GPU, or its own cores."""
+  """Executes runs here; every slot has its own GPU, or its own cores.
+
+  A run that all others wait for has all cores; of GPUs never more than its
+  slot, as its mesh, and so its batch, would be another.
+  """
   places = shares(jobs, cores(), gpus())
+  alone = {k: v for k, v in places[0].items() if k != 'cores'}
   return lambda run, slot: execute(
-    run, workdir, stopping=stopping, **places[slot]
+    run,
+    workdir,
+    stopping=stopping,
+    **(alone if slot is None else places[slot]),
   )
 
 

@@ -14,8 +14,8 @@ EVERY = 30.0  # Seconds between two lines of progress.
 OVER = (state.FAILED, state.KILLED, state.STOPPED, state.BLOCKED)
 
 # (run, slot) -> how it went; a slot is a number below `jobs` that no other run
-# has at the time.
-Execute = Callable[[Planned, int], Status]
+# has at the time, or None where no other can run before this one is done.
+Execute = Callable[[Planned, int | None], Status]
 
 
 @dataclasses.dataclass
@@ -61,13 +61,16 @@ def run_all(
     at_work: dict[futures.Future, tuple[Planned, int]] = {}
     while True:
       _block(plan, seen.statuses)
-      for run in _ready(plan, seen.statuses):
+      ready = _ready(plan, seen.statuses)
+      alone = len(ready) == 1 and not at_work
+      for run in ready:
         if not free or stopping.is_set():
           break
         slot = free.pop(0)
         seen.statuses[run.id] = Status(state.RUNNING)
         seen.started[run.id] = time.monotonic()
-        at_work[pool.submit(execute, run, slot)] = run, slot
+        future = pool.submit(execute, run, None if alone else slot)
+        at_work[future] = run, slot
         tell(seen, run.id)
       if not at_work:
         return seen.statuses

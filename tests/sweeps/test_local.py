@@ -234,3 +234,17 @@ def test_time_left_is_that_of_the_like():
 )  # fmt: skip
 def test_the_last_error_of_a_log(log, error):
   assert state.last_error(log) == error
+
+
+def test_a_run_that_all_wait_for_has_all_cores(write_sweep, runs_of):
+  assert main([*write_sweep(CHAIN), '--jobs=2']) == 0
+  mine = os.sched_getaffinity(0)
+  (line,) = runs_of()['sft'][1]
+  assert set(eval(line.split(' ', 1)[1])) == mine
+  shares = [
+    set(eval(lines[0].split(' ', 1)[1]))
+    for name, (_, lines) in runs_of().items()
+    if name != 'sft'
+  ]
+  # The last of three is alone again.
+  assert sorted(map(len, shares))[0] == max(1, len(mine) // 2)

@@ -67,16 +67,22 @@ def test_intervals_are_over_seeds(out):
 
 
 class TestEqualKL:
-  POINTS = [(1.0, 0.5), (3.0, 0.7), (3.0, 0.9)]
+  PATH = [(1.0, 0.5), (3.0, 0.7), (3.0, 0.9), (2.0, 0.0)]
 
   @pytest.mark.parametrize(
-    'kl, reward', [(1, 0.5), (2, 0.6), (0.9, None), (3.1, None)]
+    'kl, reward', [(1, 0.5), (2, 0.6), (3, 0.7), (0.9, None), (3.1, None)]
   )
   def test_rewards_are_interpolated_and_never_beyond(self, kl, reward):
-    assert matched.at_kl(self.POINTS, kl) == (reward and pytest.approx(reward))
+    found = matched.at_kl(self.PATH, kl)
+    assert found == (reward and pytest.approx(reward))
+
+  def test_a_seed_is_the_mean_of_its_runs_that_went_so_far(self):
+    short, flat = [(0, 0.5), (1.5, 0.5)], [(0, 1.0), (9, 1.0)]
+    assert matched.of_seed([self.PATH, short, flat], 2) == pytest.approx(0.8)
+    assert matched.of_seed([short], 2) is None
 
   def test_levels_are_within_what_most_reach(self):
-    runs = {'a': {0: [(0, 0), (9.7, 1)]}, 'b': {0: [(4.1, 1)]},
-            'c': {0: [(1.0, 1)]}}  # fmt: skip
+    runs = {'a': {0: [[(0, 0), (9.7, 1)]]}, 'b': {0: [[(4.1, 1)]]},
+            'c': {0: [[(1.0, 1)]]}}  # fmt: skip
     found = matched.levels(runs)
     assert found and max(found) <= 4.1 and min(found) > 0
