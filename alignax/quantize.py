@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from alignax.types import Array, Params
 
 KINDS = ('bfloat16', 'int8', 'nf4')
+LOW = jnp.bfloat16  # Of embeddings beside them.
 BLOCK = 64  # Inputs that share an absmax in nf4.
 SECOND_BLOCK = 256  # Outputs whose absmax share a scale.
 # Quantiles of a standard normal, scaled to [-1, 1], with an exact zero
@@ -99,7 +100,7 @@ def find(module: Mapping) -> Stored:
 
 
 def quantise_params(params: Params, kind: str) -> Params:
-  """`params` with every kernel of the layers quantised."""
+  """`params` with kernels of layers quantised, and embeddings in bfloat16."""
 
   def visit(tree, path):
     if 'kernel' in tree:
@@ -110,7 +111,12 @@ def quantise_params(params: Params, kind: str) -> Params:
       for k, v in tree.items()
     }
 
-  return params | {'layers': visit(params['layers'], 'layers')}
+  tables = {
+    name: dict(params[name], embedding=params[name]['embedding'].astype(LOW))
+    for name in ('embed', 'lm_head')
+    if name in params
+  }
+  return params | tables | {'layers': visit(params['layers'], 'layers')}
 
 
 def input_axes(path: str) -> int:

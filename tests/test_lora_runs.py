@@ -1,0 +1,129 @@
+"""Runs of LoRA from config to checkpoint: resumed, measured, gone on from."""
+
+import json
+
+import numpy as np
+import pytest
+
+from alignax import checkpoint, metrics, models, run
+from alignax.cli import configs, main
+
+TINY = dict(
+  width=16, depth=1, num_heads=2, num_kv_heads=2, head_dim=8, mlp_width=16,
+)  # fmt: skip
+WORLDS = {'sft': 'demonstrations', 'dpo': 'preferences'}
+
+
+def rows_of(name, n, split):
+  return f'synthetic:{WORLDS[name]}?n={n}&seed=0&split={split}'
+
+
+def options(name, *more):
+  return [
+    '--config.data.batch_size=8', '--config.data.packing=False',
+    '--config.model.remat=none', '--config.log.tensorboard=False',
+    '--config.evals.samples=0', '--config.optimizer.learning_rate=0.01',
+    '--config.optimizer.schedule=constant', '--config.lora.rank=2',
+    f'--config.data.path={rows_of(name, 32, "train")}',
+    f'--config.data.heldout_path={rows_of(name, 8, "heldout")}',
+    *(f'--config.model.{k}={v}' for k, v in TINY.items()), *more,
+  ]  # fmt: skip
+
+
+def train(name, workdir, start, steps, *more):
+  config = configs.load(f'configs/{name}.py:size=tiny', options(name, *more))
+  config.init_from, config.total_steps = str(start), steps
+  run.train(config, workdir)
+  return workdir
+
+
+def losses(workdir, name='loss'):
+  return [row[name] for row in metrics.read(workdir) if name in row]
+
+
+def assert_same_role(one, two, role='policy'):
+  one, two = (
+    models.convert.flatten(checkpoint.load_role(path / 'checkpoints', role))
+    for path in (one, two)
+  )
+  assert one.keys() == two.keys()
+  for name, x in one.items():
+    np.testing.assert_array_equal(x, two[name], err_msg=name)
+
+
+@pytest.fixture(autouse=True)
+def from_the_root(monkeypatch, request):
+  monkeypatch.chdir(request.config.rootpath)
+
+
+@pytest.fixture(scope='module')
+def sft(tmp_path_factory, request):
+  """A run on a fresh base, in 4 bits, with DoRA; interrupted after a step."""
+  workdir = tmp_path_factory.mktemp('runs') / 'sft'
+  more = ('--config.lora.base=nf4', '--config.lora.dora=True')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(request.config.rootpath)
+    train('sft', workdir, '', 2, *more)
+    train('sft', workdir, '', 4, *more)
+  return workdir
+
+
+def test_a_run_goes_on_bit_by_bit(sft, tmp_path):
+  more = ('--config.lora.base=nf4', '--config.lora.dora=True')
+  train('sft', tmp_path, '', 4, *more)
+  assert losses(sft) == losses(tmp_path)
+  assert_same_role(sft, tmp_path)
+  assert losses(sft, 'heldout/loss')[-1] < losses(sft, 'heldout/loss')[0]
+
+
+def test_eval_is_what_the_run_measured(sft, capsys):
+  more = [f'--workdir={sft}', '--samples=0']
+  args = ['--config=configs/sft.py:size=tiny', *more, *options('sft')]
+  assert main(['eval', *args]) == 0, capsys.readouterr().err
+  found = json.loads((sft / 'eval.json').read_text())['metrics']
+  want = losses(sft, 'heldout/loss')[-1]
+  assert found['heldout/loss']['mean'] == pytest.approx(want, abs=1e-5)
+
+
+def test_dpo_starts_from_the_adapters_as_its_reference(sft, tmp_path):
+  more = ('--config.lora.base=nf4', '--config.lora.dora=True')
+  live = train('dpo', tmp_path / 'live', sft, 2, *more)
+  assert losses(live)[0] == pytest.approx(np.log(2), abs=1e-5)
+  assert losses(live)[1] != pytest.approx(np.log(2), abs=1e-6)
+  stored = train(
+    'dpo', tmp_path / 'stored', sft, 2, *more,
+    '--config.data.precompute_ref=True',
+  )  # fmt: skip
+  np.testing.assert_allclose(losses(stored), losses(live), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_lora_learns_the_synthetic_world(tmp_path):
+  """From a pretrained base: SFT raises the gold score, then DPO again."""
+  tiny = lambda name, more: configs.load(f'configs/{name}.py:size=tiny', more)
+  # What LoRA is for: a base that can write, and is to be taught to answer.
+  base = tiny('sft', [
+    '--config.total_steps=60', '--config.evals.samples=0',
+    '--config.log.tensorboard=False',
+  ])  # fmt: skip
+  run.train(base, tmp_path / 'base')
+  lora = [
+    '--config.lora.rank=16', '--config.lora.alpha=32.0',
+    '--config.evals.samples=64', '--config.log.tensorboard=False',
+  ]  # fmt: skip
+  sft = tiny('sft', [*lora, '--config.total_steps=100'])
+  sft.init_from = str(tmp_path / 'base')
+  sft.optimizer.learning_rate = 3e-3
+  run.train(sft, tmp_path / 'sft')
+  dpo = tiny('dpo', [*lora, '--config.total_steps=60'])
+  dpo.init_from = str(tmp_path / 'sft')
+  dpo.optimizer.learning_rate = 3e-4
+  run.train(dpo, tmp_path / 'dpo')
+  scores = [
+    value
+    for name in ('sft', 'dpo')
+    for value in losses(tmp_path / name, 'samples/total')
+  ]
+  print('gold scores', scores)
+  assert scores[1] > scores[0] + 0.05
+  assert scores[3] > scores[2]
