@@ -150,9 +150,9 @@ class TestGradients:
     adapters = trained(adapters)
     batch = worlds.text(2)
     loss = lambda params: -jnp.sum(model.logps(params, batch))
-    found = jax.jit(
-      jax.grad(lambda tree: loss(join(PLAIN, base, tree)))
-    )(adapters)
+    found = jax.jit(jax.grad(lambda tree: loss(join(PLAIN, base, tree))))(
+      adapters
+    )
     merged = lora.merge(
       join(PLAIN, base, adapters), shapes_of(model), 'float32'
     )

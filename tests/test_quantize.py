@@ -119,5 +119,7 @@ def test_bfloat16_is_kept_bit_by_bit():
 
 
 def test_an_unknown_kind_is_named():
-  with pytest.raises(ValueError, match="'nf5'; it is one of bfloat16, int8, nf4"):
+  with pytest.raises(
+    ValueError, match="'nf5'; it is one of bfloat16, int8, nf4"
+  ):
     quantize.quantise(jnp.zeros((1, 64, 1)), 'nf5')

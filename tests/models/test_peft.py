@@ -77,9 +77,7 @@ def test_an_adapter_of_peft_gives_its_logits(pair, rows, tmp_path, kind):
   assert np.abs(expected - base).max() > 0.1
   # Merged, and as training reads it.
   merged = models.load(tmp_path, base=p.directory)[1]
-  np.testing.assert_allclose(
-    p.logits(merged, *rows), expected, atol=TOLERANCE
-  )
+  np.testing.assert_allclose(p.logits(merged, *rows), expected, atol=TOLERANCE)
   _, origin, tree = models.load_adapters(tmp_path, base=p.directory)
   settled = lora.settle(p.params, tree, origin.settings.scale)
   whole = lora.overlay(p.params, settled)
