@@ -29,8 +29,8 @@ def base(arg: str | None = None, **spec) -> tuple:
   config.algorithm_kw = {}
   # A directory, a GGUF file, a hub name, or a config to run first.
   config.init_from = ''
-  # Of online algorithms: name -> kind, weight, ...; see docs/rewards.md. Without
-  # any, they ask the role 'reward'.
+  # Of online algorithms: name -> kind, weight, ...; see docs/rewards.md.
+  # Without any, they ask the role 'reward'.
   config.rewards = {}
   # Where single roles start from, if elsewhere.
   config.role_from = dict(ref='', value='', reward='', teacher='')

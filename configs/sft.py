@@ -2,9 +2,9 @@ r"""SFT: instruction tuning on demonstrations.
 
   alignax train --config=configs/sft.py:size=tiny --workdir=runs/sft
 
-With `world=tools` the tiny one learns to call tools. Tool calls of your own rows
-are learned as all that the assistant writes; most templates write them, and
-`--config.data.template=chatml` does for any tokenizer that has its tokens.
+With `world=tools` the tiny one learns to call tools. Tool calls of your own
+rows are learned as all that the assistant writes; most templates write them,
+and `--config.data.template=chatml` does for any tokenizer with its tokens.
 """
 
 from configs import common
