@@ -23,7 +23,7 @@ from alignax.cli import configs
 from alignax.data import synthetic
 
 KEY = jax.random.key(0)
-LENGTH, N = 48, 16
+LENGTH, N = 24, 12
 CASES = {
   'grpo': (grpo, dict(minibatches=2, kl_coef=0.01)),
   'dr_grpo': (grpo, dict(scale='none', average='budget')),
@@ -51,7 +51,7 @@ CASES = {
 
 def batches(name, kind, tokenizer, batch_size):
   """Batches of an easy part of the synthetic world, and their rows."""
-  rows = synthetic.rows(name, n=400, tasks='first,last,next')
+  rows = synthetic.rows(name, n=600, tasks='next,subtract')
   examples, _ = data.prepare(rows, tokenizer, kind=kind, length=LENGTH)
   return data.Batches(
     examples, kind=kind, length=LENGTH, batch_size=batch_size, seed=0
@@ -64,15 +64,15 @@ def world():
   tokenizer = synthetic.make_tokenizer()
   model = models.Model(
     models.Config(
-      vocab_size=len(tokenizer), width=64, depth=2, num_heads=2, num_kv_heads=2,
-      head_dim=32, mlp_width=128, max_length=LENGTH + N, remat='none',
+      vocab_size=len(tokenizer), width=32, depth=2, num_heads=2, num_kv_heads=2,
+      head_dim=16, mlp_width=64, max_length=LENGTH + N, remat='none',
     )
   )  # fmt: skip
-  tx = optax.adam(5e-3)
+  tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(6e-3))
   state = train.init_state({'policy': model.init(KEY)}, tx)
   step = sft.make_step({'policy': model}, tx)
   feed = batches('demonstrations', 'text', tokenizer, 32)
-  for i in range(80):
+  for i in range(120):
     state, _ = step(state, {}, feed[i], KEY)
   return tokenizer, model, jax.device_get(state.params)
 
@@ -107,19 +107,19 @@ def test_the_gold_score_rises(name, world):
     stop_ids=assemble.stop_ids(tokenizer),
     score_fn=gold_scores(tokenizer, feed.rows, []),
   )
-  tx, extra = optax.adam(1e-3), {}
+  tx, extra = optax.adam(2e-3), {}
   start = jax.tree.map(jnp.array, params)
   if hasattr(module, 'init_extra'):
     extra = module.init_extra(params=start, **kw)
   state = train.init_state(start, tx, extra=extra)
   step = module.make_step({'policy': model}, tx, **kw)
   frozen, scores = {'ref': jax.tree.map(jnp.array, params['policy'])}, []
-  for i in range(24):
+  for i in range(40):
     state, metrics = step(state, frozen, feed[i], KEY)
     scores.append(float(metrics['objective/score']))
-  first, last = np.mean(scores[:5]), np.mean(scores[-5:])
+  first, last = np.mean(scores[:8]), np.mean(scores[-8:])
   print(f'{name}: {first:.3f} -> {last:.3f}')
-  assert last > first + 0.05
+  assert last > first + 0.03  # Of 512 responses each.
 
 
 CONFIGS = (
