@@ -287,12 +287,14 @@ def test_a_sample_without_a_score_says_so_in_json():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('algorithm, least', [('grpo', 0.03), ('ppo', 0.02)])
-def test_verified_rewards_raise_the_gold_score(tmp_path, algorithm, least):
-  """From a policy of short pretraining; nothing but the checker is asked."""
+def test_verified_rewards_raise_the_gold_score(tmp_path):
+  """From a policy that only imitates; nothing but the checker is asked."""
   from alignax.cli import configs
 
-  config = rlvr.get_config(f'size=tiny,algorithm={algorithm}')
+  config = rlvr.get_config('size=tiny')
+  config.total_steps = 100
+  config.evals.samples = 64
   run.train(config, tmp_path, load_config=configs.load)
-  gold = [r['rewards/gold'] for r in metrics.read(tmp_path) if 'loss' in r]
-  assert np.mean(gold[-8:]) > np.mean(gold[:8]) + least
+  name = 'samples/rewards/gold'
+  gold = [row[name] for row in metrics.read(tmp_path) if name in row]
+  assert len(gold) == 2 and gold[1] > gold[0]
