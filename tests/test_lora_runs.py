@@ -99,7 +99,11 @@ def test_dpo_starts_from_the_adapters_as_its_reference(sft, tmp_path):
 
 @pytest.mark.slow
 def test_lora_learns_the_synthetic_world(tmp_path):
-  """On a base that can write and not yet answer; SFT, then DPO."""
+  """On a base that can write and not yet answer; SFT, then DPO.
+
+  What SFT learns is worth something; DPO learns what people prefer of rows that
+  it has not seen.
+  """
 
   def learn(name, start, *more, samples=128):
     workdir = tmp_path / f'{name}-{samples}'
@@ -118,5 +122,5 @@ def test_lora_learns_the_synthetic_world(tmp_path):
   sft, (before, after) = learn('sft', base, *lora)
   assert after > before + 0.03
   faster = '--config.optimizer.learning_rate=0.001'
-  _, (before, after) = learn('dpo', sft, *lora, faster)
-  assert after > before + 0.03
+  dpo, _ = learn('dpo', sft, *lora, faster)
+  assert losses(dpo, 'heldout/rewards/accuracy')[-1] > 0.6
