@@ -200,7 +200,8 @@ def load_frozen(config, base: Shared, role: str, mesh):
       f'role_from.{role} is {source}, whose adapters are of no reward model: '
       'they have no value head. Set it to a run of configs/reward.py.'
     )
-  tree = without_unused(tree, scalar, False)
+  # On the mesh of the base before it is computed with.
+  tree = placed(mesh, without_unused(tree, scalar, False))
   settle = lambda params, tree: lora.settle(params, tree, origin.settings.scale)
   return base.model, placed(mesh, jax.jit(settle)(base.params, tree))
 

@@ -228,7 +228,7 @@ REFUSED = {
                'needs model.depth'),
   'mesh size': ({'mesh.tensor': 3}, 'does not cover the 8 devices'),
   'batch': ({'data.batch_size': 12}, '12, which does not divide over'),
-  'parts': ({'algorithm_kw.microbatches': 3}, 'does not divide into 3'),
+  'parts': ({'algorithm_kw.microbatches': 3}, 'do not divide into 3'),
   'tokenizer': ({'tokenizer': ''}, 'There is no tokenizer'),
   'no path': ({'data.path': ''}, 'data.path is empty'),
   'heldout': ({'data.heldout_path': '', 'data.heldout': 99}, 'only 64 rows'),

@@ -22,7 +22,7 @@ def even_tokens(frozen, rows):
   """A score on the device: the share of even tokens in a response."""
   del frozen
   even = jnp.sum(rows['mask'] & (rows['targets'] % 2 == 0), axis=1)
-  return even / jnp.maximum(rows['lengths'], 1)
+  return even / jnp.maximum(rows['lengths'], 1), {}
 
 
 ALGORITHMS = {

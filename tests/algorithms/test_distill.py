@@ -188,6 +188,7 @@ class TestRuns:
       config.model.width = 24
     return config
 
+  @pytest.mark.slow
   def test_from_its_config_with_a_teacher_of_its_own_run(self, tmp_path):
     config = self.make_config('on_policy=0.5')
     run.train(config, tmp_path, load_config=self.load)

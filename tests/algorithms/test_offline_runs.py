@@ -74,6 +74,7 @@ def test_the_config_of_dpo_knows_what_every_loss_takes(name):
   }))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_stored_reference_log_probs_give_bco_the_same_losses(tmp_path):
   rows = []
   for stored in (False, True):
@@ -86,6 +87,7 @@ def test_stored_reference_log_probs_give_bco_the_same_losses(tmp_path):
   np.testing.assert_allclose(*rows, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_running_mean(tmp_path):
   """BCO carries what KTO does not."""
   changes = {'checkpoint.every': 2, 'total_steps': 4}

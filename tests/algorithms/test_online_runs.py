@@ -172,6 +172,7 @@ def test_what_divides_are_the_rows_that_are_learned_from(kw, match):
       checks.check_batch(*given)
 
 
+@pytest.mark.slow
 def test_a_run_in_rounds_goes_on_from_within_one(tmp_path):
   """Through the loop: what a round keeps is stored and read with the state."""
 
