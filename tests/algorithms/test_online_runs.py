@@ -96,7 +96,7 @@ def gold_scores(tokenizer, sources, scores):
   return score_fn
 
 
-@pytest.mark.slow
+@pytest.mark.gold
 @pytest.mark.parametrize('name', CASES)
 def test_the_gold_score_rises(name, world):
   tokenizer, model, params = world
