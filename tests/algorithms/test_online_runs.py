@@ -102,7 +102,7 @@ def test_the_gold_score_rises(name, world):
   tokenizer, model, params = world
   module, kw = CASES[name]
   # Some 64 responses a step, whatever the group.
-  prompts = {'remax': 64, 'xpo': 32, 'nash_md': 32}.get(name, 16)
+  prompts = {'remax': 64, 'xpo': 64, 'nash_md': 32}.get(name, 16)
   size = prompts * kw.get('rounds', 1)
   feed = batches('prompts', 'prompts', tokenizer, size)
   kw = kw | dict(
