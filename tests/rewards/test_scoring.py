@@ -286,7 +286,7 @@ def test_a_sample_without_a_score_says_so_in_json():
   assert means == {'rewards/a': 1, 'rewards/excluded': 1, 'reward': 1}
 
 
-@pytest.mark.slow
+@pytest.mark.gold
 def test_verified_rewards_raise_the_gold_score(tmp_path):
   """From a policy that only imitates; nothing but the checker is asked."""
   from alignax.cli import configs
