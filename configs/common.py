@@ -163,6 +163,29 @@ def smollm2(config, *, length: int = 256, batch_size: int = 4):
   config.evals.sampling.max_new_tokens = 48
 
 
+def offline(config, args, world: str, *, rows: int = 1000, rate: float = 1e-4):
+  """Data and a start for an algorithm that learns from others' responses.
+
+  `world` names a set of the synthetic world, `rows` of it are learned from, at
+  the learning rate `rate` in the tiny size. `args` has data and init_from.
+  """
+  config.data.packing = True
+  config.optimizer.update(learning_rate=1e-6, warmup_steps=10)
+  if args.size == 'tiny':
+    tiny(config, world, rows)
+    config.init_from = 'configs/sft.py:size=tiny'
+    config.total_steps = 60
+    config.optimizer.learning_rate = rate
+  elif args.size == 'smollm2':
+    smollm2(config)
+    config.init_from = 'runs/sft'
+    config.total_steps = 40
+    config.data.heldout = 100
+    config.optimizer.learning_rate = 1e-5
+  config.data.path = args.data or config.data.path
+  config.init_from = args.init_from or config.init_from
+
+
 # Of algorithms that learn from their own samples.
 SAMPLING = dict(
   max_new_tokens=64,

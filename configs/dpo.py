@@ -22,20 +22,10 @@ def get_config(arg=None):
     microbatches=1,
     **common.loss_kw(args.loss, beta=args.beta),
   )
-  config.data.packing = True
-  config.optimizer.update(learning_rate=1e-6, warmup_steps=10)
-  if args.size == 'tiny':
-    common.tiny(config, 'preferences', 1000)
-    config.init_from = 'configs/sft.py:size=tiny'
-    config.total_steps = 60
-    config.optimizer.update(learning_rate=1e-4)
-  elif args.size == 'smollm2':
-    common.smollm2(config, length=192, batch_size=8)
-    config.init_from = 'runs/sft'
+  common.offline(config, args, 'preferences')
+  if args.size == 'smollm2':
+    config.data.update(length=192, batch_size=8, heldout=140, packing=False)
     config.total_steps = 24
-    config.data.update(heldout=140, packing=False)
     config.algorithm_kw.microbatches = 4
     config.optimizer.update(learning_rate=2e-5, warmup_steps=3)
-  config.data.path = args.data or config.data.path
-  config.init_from = args.init_from or config.init_from
   return config
