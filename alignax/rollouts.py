@@ -134,6 +134,25 @@ def make_collect(rollout, score_fn, *, group, rounds=1, own=None):
   return collect
 
 
+def make_step(collect, learn):
+  """Makes `step(state, frozen, prompts, key)` of one rollout and its updates.
+
+  Args:
+    collect: from `make_collect`.
+    learn: (state, frozen, rows, scores, key) -> (state, metrics).
+  """
+
+  def step(state, frozen, prompts, key):
+    sample_key, learn_key = jax.random.split(
+      jax.random.fold_in(key, state.step)
+    )
+    rows, scores, seen = collect(state.params, frozen, prompts, sample_key)
+    state, metrics = learn(state, frozen, rows, scores, learn_key)
+    return state, metrics | seen
+
+  return step
+
+
 def to_host(scores):
   """Scores as numpy: what is decided by them is decided alike on all hosts."""
   return np.asarray(sharding.to_host(jnp.asarray(scores)), np.float32)

@@ -107,12 +107,4 @@ def make_step(models, tx, *, score_fn=None, beta=0.1, mixture=0.125,
     state, found = update(state, frozen, batch, share, key)
     return state, found | metrics
 
-  def step(state, frozen, prompts, key):
-    sample_key, learn_key = jax.random.split(
-      jax.random.fold_in(key, state.step)
-    )
-    rows, scores, seen = collect(state.params, frozen, prompts, sample_key)
-    state, metrics = learn(state, frozen, rows, scores, learn_key)
-    return state, metrics | seen
-
-  return step
+  return rollouts.make_step(collect, learn)

@@ -146,12 +146,4 @@ def make_step(models, tx, *, score_fn=None, group=1, baseline='none',
     state, found = inner_steps.update_until(improve, state, parts, 0.0)
     return state, found | metrics
 
-  def step(state, frozen, prompts, key):
-    sample_key, learn_key = jax.random.split(
-      jax.random.fold_in(key, state.step)
-    )
-    rows, scores, seen = collect(state.params, frozen, prompts, sample_key)
-    state, metrics = learn(state, frozen, rows, scores, learn_key)
-    return state, metrics | seen
-
-  return step
+  return rollouts.make_step(collect, learn)
