@@ -58,6 +58,8 @@ def init_state(
   """The state before the first step."""
   # One buffer each: a donated state may not hold the same buffer twice.
   zero = lambda: jnp.zeros((), jnp.int32)
+  # No weak types: a step returns none, and would be compiled a second time.
+  params = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), params)
   return TrainState(
     step=zero(),
     params=params,

@@ -136,6 +136,25 @@ def test_one_device_compiles_once(name, single):
     assert rows[0]['policy/ratio'] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize('name', ['adamw', 'muon', 'adafactor', 'lion'])
+def test_weak_types_compile_nothing_more(name):
+  tx = optim.make_optimizer(
+    name=name, learning_rate=1e-3, warmup_steps=0, total_steps=STEPS
+  )
+  params = {'policy': {'norm': {'scale': jnp.full((8,), 1.0)}}}
+  assert params['policy']['norm']['scale'].weak_type
+  state = train.init_state(params, tx)
+  loss_fn = lambda params, frozen, batch, key: {
+    'loss': (batch['x'] * params['policy']['norm']['scale'], {})
+  }
+  step = train.make_train_step(
+    loss_fn, tx, weigh=lambda batch: {'loss': jnp.ones_like(batch['x'])}
+  )
+  for _ in range(3):
+    state, _ = step(state, {}, {'x': jnp.ones((4, 8))}, KEY)
+  assert step._cache_size() == 1
+
+
 def test_pairs_on_a_data_mesh_are_never_moved():
   """[B, 2, T] keeps the two of a pair on a device: gradients are summed."""
   mesh, step, state, frozen = build('dpo', (8, 1, 1))

@@ -35,7 +35,7 @@ def random_params(config: Config, shapes: Params, key: Array) -> Params:
   leaves = [
     normal[name] * _std(name, x.shape)
     if name in normal
-    else jnp.full(x.shape, constant[name.rpartition('/')[2]])
+    else jnp.full(x.shape, constant[name.rpartition('/')[2]], jnp.float32)
     for name, (_, x) in zip(names, paths)
   ]
   return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
