@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from alignax import data
 from alignax.data import synthetic
 from alignax.data.synthetic import text
 from alignax.data.synthetic import words as w
@@ -79,6 +80,21 @@ class TestRows:
       for p in ('train', 'heldout')
     }
     assert not kinds['train'] & kinds['heldout']
+
+  def test_paths_choose_wordings_and_quality(self):
+    path = 'synthetic:demonstrations?n=200&phrasings=0,2&quality=0,0,1'
+    found = list(data.load_rows(path).sources[0].rows)
+    assert {row['phrasing'] for row in found} == {0, 2}
+    one = list(data.load_rows('synthetic:prompts?n=40&phrasings=3').sources[0].rows)
+    assert {row['phrasing'] for row in one} == {3}
+    text = lambda row: row['messages'][-1]['content']
+    right = [synthetic.answered(row, text(row)) for row in found]
+    assert sum(right) < 0.3 * len(right)
+
+  @pytest.mark.parametrize('kw', [{'phrasings': 'blue'}, {'quality': '1,x'}])
+  def test_what_is_no_number(self, kw):
+    with pytest.raises(ValueError, match='numbers with commas'):
+      synthetic.rows('demonstrations', **kw)
 
   def test_opinions_are_wrong_and_said(self):
     rows = synthetic.rows('prompts', n=300, opinions=1.0)

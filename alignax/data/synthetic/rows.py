@@ -47,8 +47,9 @@ def rows(
     seed: two seeds share no row but by accident.
     split: 'train' | 'heldout': instances of the two are disjoint.
     tasks: families to draw from (a tuple, or names separated by commas).
-    phrasings: 'train' | 'heldout' | 'all', or the indices of wordings.
-    quality: shares of concise, wordy and flawed responses (or 'clean').
+    phrasings: 'train' | 'heldout' | 'all', or the indices of wordings ('0,2').
+    quality: shares of concise, wordy and flawed responses; or 'clean', or as
+      text: '0.2,0.3,0.5'.
     candidates: number of responses of a ranking.
     noise: of the annotators, as their other two: see `annotators.utility`.
     length_bias: log-odds that a word more is worth to the annotators.
@@ -66,12 +67,10 @@ def rows(
       split=split,
       tasks=_tasks(tasks),
       opinions=opinions,
-      phrasings=PHRASINGS.get(phrasings, phrasings)
-      if isinstance(phrasings, str)
-      else tuple(phrasings),
+      phrasings=_numbers(PHRASINGS.get(str(phrasings), phrasings), int),
     ),
     bias=dict(noise=noise, length_bias=length_bias, sycophancy=sycophancy),
-    quality=CLEAN if quality == 'clean' else tuple(quality),
+    quality=CLEAN if quality == 'clean' else _numbers(quality, float),
     candidates=candidates,
     length=length,
     experts=experts,
@@ -91,6 +90,18 @@ def _tasks(tasks):
       f'No task family {unknown[0]!r}; there are: {", ".join(TASKS)}.'
     )
   return names
+
+
+def _numbers(given, kind):
+  """Numbers of a tuple or, as a path has them, of a text: '0,2'."""
+  listed = given.split(',') if isinstance(given, str) else given
+  listed = listed if isinstance(listed, tuple | list) else [listed]
+  try:
+    return tuple(kind(x) for x in listed)
+  except ValueError:
+    raise ValueError(
+      f'{given!r}: expected {kind.__name__} numbers with commas between.'
+    ) from None
 
 
 def _assistant(text):
