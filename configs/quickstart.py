@@ -50,13 +50,13 @@ def demonstrations(seed):
   """1,000 demonstrations, of mixed quality, as people write them."""
   config = sft.get_config('size=tiny')
   config.init_from = before('pretrain', seed)
-  config.total_steps = 120
+  config.total_steps = 160
   config.data.update(
     path=world('demonstrations', 1000, seed),
     heldout_path=world('demonstrations', 128, seed + 1, 'heldout'),
     batch_size=12,  # Packed: some 40 conversations.
   )
-  config.optimizer.update(learning_rate=2e-3, warmup_steps=5)
+  config.optimizer.update(learning_rate=1e-3, warmup_steps=5)
   return config
 
 
