@@ -85,7 +85,7 @@ class TestRows:
     path = 'synthetic:demonstrations?n=200&phrasings=0,2&quality=0,0,1'
     found = list(data.load_rows(path).sources[0].rows)
     assert {row['phrasing'] for row in found} == {0, 2}
-    one = list(data.load_rows('synthetic:prompts?n=40&phrasings=3').sources[0].rows)
+    one = data.load_rows('synthetic:prompts?n=40&phrasings=3').sources[0].rows
     assert {row['phrasing'] for row in one} == {3}
     text = lambda row: row['messages'][-1]['content']
     right = [synthetic.answered(row, text(row)) for row in found]

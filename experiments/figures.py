@@ -1,0 +1,77 @@
+"""Tables and figures of measured runs, for the pages of the experiments."""
+
+import pathlib
+
+import numpy as np
+
+from alignax import report
+from alignax.evals.intervals import bootstrap
+from alignax.report.summary import group
+
+WIDTH, HEIGHT, DPI = 7.2, 4.0, 120  # Inches; figures stay below 100 kB.
+ORDER = [f'C{i}' for i in range(10)]
+
+
+def groups(workdir) -> dict[str, list]:
+  """The runs of a sweep, those over seeds together, by name."""
+  return {g.name: g.runs for g in group(report.find_runs([workdir]))}
+
+
+def last(runs, metric: str) -> np.ndarray:
+  """The last value in every run that measured it."""
+  found = [run.last().get(metric) for run in runs]
+  return np.array([x for x in found if x is not None], float)
+
+
+def cell(values) -> str:
+  """'0.61 [0.58, 0.64]': a mean over seeds with its interval."""
+  if not len(values):
+    return '–'
+  e = bootstrap(values)
+  spread = f' [{e.low:.3g}, {e.high:.3g}]' if len(values) > 1 else ''
+  return f'{e.mean:.3g}{spread}'
+
+
+def table(columns, rows) -> str:
+  """Markdown."""
+  lines = [columns, ['---'] * len(columns), *rows]
+  return '\n'.join('| ' + ' | '.join(map(str, x)) + ' |' for x in lines)
+
+
+def of_metrics(named, metrics: dict[str, str]) -> str:
+  """A row for every group of runs, a column for every metric {title: name}."""
+  rows = [
+    [name, *(cell(last(runs, metric)) for metric in metrics.values())]
+    for name, runs in named.items()
+    if any(len(last(runs, metric)) for metric in metrics.values())
+  ]
+  return table(['run', *metrics], rows)
+
+
+def plot(path, draw, *, x: str, y: str, title: str, size=(WIDTH, HEIGHT)):
+  """Writes a figure; `draw(axes)` fills it."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(figsize=size, layout='constrained')
+  draw(axes)
+  axes.set(xlabel=x, ylabel=y, title=title)
+  axes.spines[['top', 'right']].set_visible(False)
+  if axes.get_legend_handles_labels()[0]:
+    axes.legend(frameon=False, fontsize=8, loc='best')
+  path = pathlib.Path(path)
+  figure.savefig(path, dpi=DPI)
+  pyplot.close(figure)
+  print(path)
+
+
+def curve(runs, x: str, y: str):
+  """Mean (x, y) over runs at the steps where all measured both."""
+  paths = []
+  for run in runs:
+    xs, ys = dict(run.curve(x)), dict(run.curve(y))
+    paths.append({s: (xs[s], ys[s]) for s in xs if s in ys})
+  steps = sorted(set.intersection(*map(set, paths)))
+  return np.mean([[path[s] for s in steps] for path in paths], axis=0).T
