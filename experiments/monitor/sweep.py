@@ -1,8 +1,8 @@
 """How early the monitor warns of reward hacking, and how often for nothing.
 
-  alignax sweep --sweep=experiments/monitor/sweep.py --workdir=runs/monitor \
-      --jobs=2
-  python experiments/monitor/table.py runs/monitor
+  alignax sweep --sweep=experiments/monitor/sweep.py \
+      --workdir=runs/experiments --jobs=2
+  python experiments/monitor/table.py runs/experiments
 
 PPO against two reward models. The weak one was trained on 60 comparisons by
 annotators who like length, and has no KL penalty beside it: it can be hacked.

@@ -1,0 +1,40 @@
+"""Gold score, KL and length of learning from others' and from own responses.
+
+  python experiments/on_policy_data/measure.py runs/experiments
+
+Writes table.md and figure.png.
+"""
+
+import pathlib
+import sys
+
+from experiments import figures
+
+HERE = pathlib.Path(__file__).parent
+METHODS = ('dpo', 'iterative dpo', 'online dpo', 'ppo')
+COLUMNS = {
+  'gold score': 'probes/total', 'correct': 'probes/correct',
+  'KL': 'probes/kl_exact', 'tokens': 'probes/length',
+}  # fmt: skip
+
+
+def main(workdir: str):
+  named = figures.groups(workdir)
+  named = {name: named[name] for name in METHODS}
+  text = figures.of_metrics(named, COLUMNS)
+  (HERE / 'table.md').write_text(text + '\n')
+  print(text)
+
+  def fill(axes):
+    for name, runs in named.items():
+      x, y = figures.curve(runs, 'probes/kl_exact', 'probes/total')
+      axes.plot(x, y, marker='o', label=name)
+
+  figures.plot(
+    HERE / 'figure.png', fill, x='KL to the SFT model (nats a response)',
+    y='gold score', title='From others\' responses, and from one\'s own',
+  )  # fmt: skip
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])

@@ -1,0 +1,44 @@
+"""Success on families that were never demonstrated, by how many were.
+
+  python experiments/task_diversity/measure.py runs/experiments
+
+Writes table.md and figure.png.
+"""
+
+import pathlib
+import sys
+
+from experiments import figures
+from experiments.task_diversity.sweep import COUNTS, WORDINGS
+
+HERE = pathlib.Path(__file__).parent
+COLUMNS = {'gold score': 'samples/total', 'correct': 'samples/correct',
+           'loss': 'heldout/loss'}  # fmt: skip
+
+
+def main(workdir: str):
+  named = figures.groups(workdir)
+  names = {(c, w): f'{c} families, {w}' for w in WORDINGS for c in COUNTS}
+  text = figures.of_metrics({n: named[n] for n in names.values()}, COLUMNS)
+  (HERE / 'table.md').write_text(text + '\n')
+  print(text)
+
+  def fill(axes):
+    for wording in WORDINGS:
+      points = [
+        figures.last(named[names[c, wording]], 'samples/correct')
+        for c in COUNTS
+      ]
+      axes.plot(COUNTS, [p.mean() for p in points], marker='o', label=wording)
+      for count, p in zip(COUNTS, points):
+        axes.plot([count] * len(p), p, '.', color='grey', ms=4)
+
+  figures.plot(
+    HERE / 'figure.png', fill, x='families demonstrated',
+    y='right answers, unseen families',
+    title='1,000 demonstrations of more or fewer kinds; a dot a seed',
+  )  # fmt: skip
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])
