@@ -20,10 +20,10 @@ STRONG = 'synthetic:preferences?n=4000&seed=0&split=train'
 WATCHED = {
   'total_steps': 80,
   'optimizer.learning_rate': 3e-4,
-  'data.heldout_path': 'synthetic:prompts?n=192&seed=1&split=heldout',
+  'data.heldout_path': 'synthetic:prompts?n=128&seed=1&split=heldout',
   'evals.samples': 0,
-  'evals.probes.every': 2,
-  'evals.probes.prompts': 192,
+  'evals.probes.every': 4,
+  'evals.probes.prompts': 128,
   'evals.probes.per_prompt': 1,
   'monitor.proxy': 'probes/reward',
   'monitor.judge': 'probes/total',
