@@ -27,7 +27,9 @@ TRAINING = [
   'tensorboardX>=2.6,<3',
   'tqdm>=4.66,<5',
 ]
+MATH = ['math-verify[antlr4_13_2]>=0.8,<1']
 TEST = [
+  *MATH,
   'pytest>=9,<10',
   'pytest-xdist>=3.8,<4',
   'ruff>=0.15,<0.18',
@@ -48,7 +50,7 @@ setup(
   extras_require={
     'train': TRAINING,
     'test': TEST,
-    'math': ['math-verify[antlr4_13_2]>=0.8,<1'],
+    'math': MATH,
     'wandb': ['wandb>=0.20'],
     'ray': ['ray>=2.50,<3'],
     'libtpu': ['libtpu'],

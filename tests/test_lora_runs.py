@@ -124,3 +124,55 @@ def test_lora_learns_the_synthetic_world(tmp_path):
   faster = '--config.optimizer.learning_rate=0.001'
   dpo, _ = learn('dpo', sft, *lora, faster)
   assert losses(dpo, 'heldout/rewards/accuracy')[-1] > 0.6
+
+
+# What each needs to take two steps; some have rounds, some roles of their own.
+EVERY = {
+  'kto': 'unpaired', 'ipo': 'preferences', 'simpo': 'preferences',
+  'cpo': 'preferences', 'orpo': 'preferences', 'tpo': 'preferences',
+  'c_rlft': 'classes', 'distill': 'demonstrations', 'reward': 'preferences',
+  'ppo': 'prompts', 'grpo': 'prompts', 'rlvr': 'prompts', 'rloo': 'prompts',
+  'reinforce_pp': 'prompts', 'remax': 'prompts', 'raft': 'prompts',
+  'online_dpo': 'prompts', 'llama3_rounds': 'prompts',
+  'online_dpo:nash_md': 'prompts',
+}  # fmt: skip
+QUICK = ('kto', 'grpo')  # The others take minutes together.
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in EVERY
+  ],
+)
+def test_every_algorithm_trains_adapters(name, sft, tmp_path):
+  """Adapters change, the base does not, and nothing else is trained."""
+  file, _, variant = name.partition(':')
+  argument = f',variant={variant}' if variant else ''
+  world = f'synthetic:{EVERY[name]}?n={{}}&seed=0&split={{}}'
+  more = ('--config.lora.base=nf4', '--config.lora.dora=True')
+  config = configs.load(
+    f'configs/{file}.py:size=tiny{argument}', [*options('sft'), *more]
+  )
+  config.data.path = world.format(32, 'train')
+  config.data.heldout_path = world.format(8, 'heldout')
+  config.init_from, config.total_steps = str(sft), 2
+  for role in ('teacher', 'reward'):
+    if config.role_from[role]:
+      config.role_from[role] = str(sft)
+  if EVERY[name] == 'prompts' and name != 'rlvr':
+    config.role_from.reward = ''
+    config.rewards = {'gold': dict(kind='checker', name='gold')}
+  if 'max_new_tokens' in config.algorithm_kw:
+    config.algorithm_kw.max_new_tokens = 4
+  run.train(config, tmp_path)
+  role = 'reward' if name == 'reward' else 'policy'
+  before = checkpoint.load_role(sft / 'checkpoints', 'policy')
+  after = checkpoint.load_role(tmp_path / 'checkpoints', role)
+  before, after = map(models.convert.flatten, (before, after))
+  assert any(
+    not np.array_equal(x, before[path])
+    for path, x in after.items()
+    if path in before
+  )
+  assert all('lora' in p or 'magnitude' in p or 'head' in p for p in after)
