@@ -6,7 +6,7 @@ r"""RLVR: GRPO or PPO on rewards that a program verifies.
 SmolLM2, prompts in the format of IFEval come with instructions that can be
 checked; `reward=number` and `reward=math` read the answer in a row's `answer`.
 
-  alignax train --config=configs/rlvr.py:size=smollm2,data=ifeval.jsonl \
+  alignax train --config=configs/rlvr.py:size=smollm2,data=ifeval_train.jsonl \
       --workdir=runs/rlvr
 """
 
@@ -37,9 +37,14 @@ def get_config(arg=None):
   config.role_from.reward = ''  # Nothing is asked of a reward model.
   config.rewards = {name: REWARDS[name]}
   if args.size == 'smollm2':
-    config.data.update(length=256, heldout=100)
-    config.algorithm_kw.max_new_tokens = 128
-    config.evals.sampling.max_new_tokens = 128
+    config.data.update(length=96, heldout=0)
+    config.algorithm_kw.update(max_new_tokens=64, microbatches=4)
+    if args.algorithm == 'grpo':  # Too few steps to go far: no leash.
+      config.algorithm_kw.kl_coef = 0.0
+    config.total_steps = 24
+    config.optimizer.learning_rate = 3e-5
+    config.evals.sampling.max_new_tokens = 64
+    config.evals.samples = 8
   config.data.path = args.data or config.data.path
   config.init_from = args.init_from or config.init_from
   return config
