@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 WINDOW, ALPHA, PATIENCE = 8, 0.01, 2
 
@@ -109,7 +109,7 @@ def slope(values, window: int) -> Slope:
     return Slope(value, error, 0.5)
   # A line without noise has no error to divide by.
   t = value / error if error > 0 else np.copysign(np.inf, value)
-  p = float(stats.t.sf(t, len(parts) * (window - 2)))
+  p = float(special.stdtr(len(parts) * (window - 2), -t))  # P(T > t).
   return Slope(value, error, p)
 
 
@@ -172,6 +172,6 @@ def turn(steps: Sequence[float], values: Sequence[float]) -> Turn | None:
   best = int(np.argmin(left))
   if not falls[best]:
     return None
-  limit = left[best] * (1 + stats.f.ppf(0.95, 1, n - 4) / (n - 4))
+  limit = left[best] * (1 + special.fdtri(1, n - 4, 0.95) / (n - 4))
   inside = knots[np.asarray(left) <= limit]
   return Turn(float(knots[best]), float(inside.min()), float(inside.max()))

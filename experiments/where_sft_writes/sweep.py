@@ -43,6 +43,6 @@ ASKED = {
   ),
   'evals.samples': 256,
   'evals.sampling.temperature': 1.0,
-  'evals.probes.every': 120,
+  'evals.probes.every': 160,
   'evals.probes.prompts': 64,
 }
