@@ -185,6 +185,20 @@ class TestShares:
     assert local.gpus({'CUDA_VISIBLE_DEVICES': '2,5'}) == ['2', '5']
 
 
+@pytest.mark.parametrize('given', ['', '/elsewhere'])
+def test_runs_share_what_they_compile(given, tmp_path, monkeypatch):
+  name, seen = 'JAX_COMPILATION_CACHE_DIR', []
+  monkeypatch.setenv(name, given)
+  monkeypatch.setattr(
+    local, 'execute', lambda *_, environment, **kw: seen.append(environment)
+  )
+  work = local.make_execute(tmp_path, 2, threading.Event())
+  for slot in (None, 0, 1):
+    work(planned('a'), slot)
+  want = given or str(tmp_path / 'compiled')
+  assert [environment[name] for environment in seen] == [want] * 3
+
+
 def planned(name, *after, kind='dpo'):
   return plan.Planned(
     id=f'{kind}-{name}', name=name, also=(), config='', overrides=(),
