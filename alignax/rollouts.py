@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignax import rewards, sampling, sharding, train
-from alignax.models.transformer import shard_rows
+from alignax.models.layers import shard_rows
 
 TOKENS = ('inputs', 'targets', 'segments', 'positions', 'mask', 'logps')
 

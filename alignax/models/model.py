@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from alignax import fused_head, quantize
+from alignax.models.cache import Cache
 from alignax.models.config import Config
 from alignax.models.init import random_params
-from alignax.models.transformer import Cache, Transformer
+from alignax.models.transformer import Transformer
 from alignax.types import Array, Batch, Params
 
 

@@ -7,127 +7,21 @@ leading axis [L]. The KV cache is an argument and a result, never hidden state.
 Einsum letters: B batch, T time, D width, H heads, K key heads, G = H / K.
 """
 
-from typing import Any
-
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 
-from alignax import lora, quantize
 from alignax.models import attention, rope
+from alignax.models.cache import Cache, Context, claim_slots, visible, write
 from alignax.models.config import Config
-from alignax.models.contract import contract
+from alignax.models.layers import Embed, Linear, Mlp, RMSNorm, shard_rows
 from alignax.types import Array
 
-ACTIVATIONS = {
-  'silu': jax.nn.silu,
-  'gelu_tanh': lambda x: jax.nn.gelu(x, approximate=True),
-}
 POLICIES = {
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'block': None,
 }
-# Only shapes are taken from the module; `init.py` draws the values.
-UNSET = nn.initializers.zeros
-
-
-class Cache(flax.struct.PyTreeNode):
-  """Keys and values of what was read so far; slots fill from the left.
-
-  Attributes:
-    keys: rotated, [L, B, S, K, head_dim]; or L arrays [1, B, S, K, head_dim].
-    values: as `keys`.
-    segments: of every slot, 0 where nothing is to be seen, [B, S].
-    slot_positions: of the token in every slot, [B, S].
-    positions: next position of every row, [B].
-    length: number of slots in use, the same for all rows, [].
-  """
-
-  keys: Array | tuple[Array, ...]
-  values: Array | tuple[Array, ...]
-  segments: Array
-  slot_positions: Array
-  positions: Array
-  length: Array
-
-
-class Context(flax.struct.PyTreeNode):
-  """What every layer reads and none changes."""
-
-  segments: Array  # [B, T]
-  ropes: tuple[tuple[Array, Array], ...]  # Global, then local: cos and sin.
-  positions: Array  # [B, T]
-  cache: Cache | None = None  # Where the new tokens are claimed already.
-
-
-class RMSNorm(nn.Module):
-  config: Config
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    config = self.config
-    scale = self.param('scale', UNSET, (x.shape[-1],))
-    x32 = x.astype(jnp.float32)
-    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-    normed = x32 * jax.lax.rsqrt(mean_square + config.norm_eps)
-    scaled = normed * (config.norm_offset + scale.astype(jnp.float32))
-    return scaled.astype(x.dtype)
-
-
-class Linear(nn.Module):
-  """Contracts the last `len(inputs)` axes of x with a kernel.
-
-  Its parameters may be a kernel, or what is stored of one (`quantize`), and
-  the factors of an adapter beside it (`lora`).
-  """
-
-  inputs: tuple[int, ...]
-  outputs: tuple[int, ...]
-  dtype: Any
-  use_bias: bool = False
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    axes, shape = len(self.inputs), (*self.inputs, *self.outputs)
-    stored = given(self, quantize.KINDS)
-    if not stored:
-      stored = {'kernel': self.param('kernel', UNSET, shape)}
-    y = _times_stored(x, stored, shape, axes)
-    adapter = given(self, lora.LEAVES)
-    if adapter:
-      low = contract(x, adapter['lora_a'].astype(self.dtype), axes)
-      y += contract(low, adapter['lora_b'].astype(self.dtype), 1)
-    if 'lora_gain' in adapter:
-      y *= adapter['lora_gain'].astype(self.dtype)
-    if self.use_bias:
-      bias = self.param('bias', UNSET, self.outputs)
-      y += bias.astype(self.dtype)
-    return y
-
-
-def given(module: nn.Module, names) -> dict[str, Any]:
-  """Those of a module's parameters that it need not have."""
-  return {
-    name: module.get_variable('params', name)
-    for name in names
-    if module.has_variable('params', name)
-  }
-
-
-def _times_stored(x: Array, stored, shape, axes: int) -> Array:
-  """x times a kernel that may be stored in fewer bits than it is used in."""
-  times = lambda x, stored: contract(
-    x, quantize.dequantise(stored, shape, x.dtype), axes
-  )
-  kernel = stored.get('kernel')
-  if kernel is not None and kernel.dtype.itemsize >= x.dtype.itemsize:
-    return times(x, stored)
-  # The backward pass makes the kernel again: kept for it, the kernels of all
-  # layers would be the copy of the base that storing it small is to avoid.
-  return jax.checkpoint(times, prevent_cse=False)(x, stored)
 
 
 class Attention(nn.Module):
@@ -153,19 +47,6 @@ class Attention(nn.Module):
     y = y.reshape(*x.shape[:2], c.num_heads, c.head_dim)
     out = Linear((c.num_heads, c.head_dim), (c.width,), x.dtype, name='out')
     return out(y), caches
-
-
-class Mlp(nn.Module):
-  config: Config
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    config = self.config
-    width, inner = (config.width,), (config.mlp_width,)
-    gate = Linear(width, inner, x.dtype, name='gate')(x)
-    up = Linear(width, inner, x.dtype, name='up')(x)
-    activated = ACTIVATIONS[config.activation](gate) * up
-    return Linear(inner, width, x.dtype, name='down')(activated)
 
 
 class Block(nn.Module):
@@ -208,7 +89,7 @@ class Transformer(nn.Module):
     x = Embed(config, name='embed')(inputs)
     x = shard_rows(x if noise is None else x + noise.astype(x.dtype))
     if cache is not None:
-      cache = _claim_slots(cache, segments, positions)
+      cache = claim_slots(cache, segments, positions)
     context = _make_context(config, segments, positions, cache)
     caches = None if cache is None else (cache.keys, cache.values)
     if cache is not None and isinstance(cache.keys, tuple):
@@ -223,43 +104,6 @@ class Transformer(nn.Module):
       length = cache.length + inputs.shape[1]
       cache = cache.replace(keys=caches[0], values=caches[1], length=length)
     return RMSNorm(config, name='norm')(x), cache
-
-
-class Embed(nn.Module):
-  config: Config
-
-  @nn.compact
-  def __call__(self, inputs: Array) -> Array:
-    config = self.config
-    table = self.param('embedding', UNSET, (config.vocab_size, config.width))
-    look_up = lambda rows: jnp.take(rows, inputs, axis=0).astype(config.dtype)
-    x = look_up(gather_width(table))
-    adapter = given(self, lora.LEAVES)
-    if adapter:
-      x += look_up(adapter['lora_a']) @ adapter['lora_b'].astype(x.dtype)
-    # The factor is rounded to the compute dtype, as Gemma was trained.
-    return x * jnp.asarray(config.embed_scale, x.dtype)
-
-
-def gather_width(table: Array) -> Array:
-  """An embedding split by tokens alone, under a mesh.
-
-  Looking tokens up in a table that is split both ways, XLA would make every
-  row of the batch whole on every device first.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  if 'tensor' not in mesh.axis_names or mesh.shape['tensor'] == 1:
-    return table
-  return jax.lax.with_sharding_constraint(table, P('tensor', None))
-
-
-def shard_rows(x: Array) -> Array:
-  """Keeps rows on the device of their batch entry, under a mesh."""
-  mesh = jax.sharding.get_abstract_mesh()
-  axes = tuple(name for name in ('data', 'fsdp') if name in mesh.axis_names)
-  if not axes or x.shape[0] % int(np.prod([mesh.shape[a] for a in axes])):
-    return x
-  return jax.lax.with_sharding_constraint(x, P(axes))
 
 
 def _scanned_block(config: Config, *, remat: bool):
@@ -313,7 +157,7 @@ def _attend(config, queries, keys_and_values, layer, context, caches):
     return y, None
   index, slot = layer['index'], context.cache.length
   caches = tuple(
-    _write(cache, new, index, slot)
+    write(cache, new, index, slot)
     for cache, new in zip(caches, keys_and_values)
   )
   keys, values = (
@@ -324,25 +168,10 @@ def _attend(config, queries, keys_and_values, layer, context, caches):
     queries,
     keys.astype(queries.dtype),
     values.astype(queries.dtype),
-    _visible(context, layer['window']),
+    visible(context, layer['window']),
     **kw,
   )
   return y, caches
-
-
-def _claim_slots(cache: Cache, segments: Array, positions: Array) -> Cache:
-  """Marks the slots that the new tokens take, and where rows go on."""
-  at = (jnp.zeros_like(cache.length), cache.length)
-  put = lambda old, new: jax.lax.dynamic_update_slice(
-    old, new.astype(old.dtype), at
-  )
-  last = jnp.max(jnp.where(segments > 0, positions, -1), axis=1)
-  return cache.replace(
-    segments=put(cache.segments, segments),
-    slot_positions=put(cache.slot_positions, positions),
-    # A row of padding goes on where it was.
-    positions=jnp.maximum(cache.positions, last + 1),
-  )
 
 
 def _make_context(config, segments, positions, cache) -> Context:
@@ -363,22 +192,3 @@ def _select_rope(ropes, is_local):
     return ropes[0]
   choose = lambda whole, local: jnp.where(is_local, local, whole)
   return jax.tree.map(choose, *ropes)
-
-
-def _write(cache: Array, new: Array, layer: Array, slot: Array) -> Array:
-  """Puts [B, T, K, D] into [L, B, S, K, D] at a layer and slot, in place."""
-  zero = jnp.zeros_like(slot)
-  at = (layer.astype(slot.dtype), zero, slot, zero, zero)
-  return jax.lax.dynamic_update_slice(cache, new[None].astype(cache.dtype), at)
-
-
-def _visible(context: Context, window: Array) -> Array:
-  """Which slots each new token sees. -> [B, T, S].
-
-  By positions, not by slots: padding between the parts of a row is no
-  distance.
-  """
-  cache, positions = context.cache, context.positions[:, :, None]
-  distance = positions - cache.slot_positions[:, None, :]
-  same = context.segments[:, :, None] == cache.segments[:, None, :]
-  return same & (distance >= 0) & (distance < window)
