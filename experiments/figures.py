@@ -1,20 +1,28 @@
 """Tables and figures of measured runs, for the pages of the experiments."""
 
 import pathlib
+import re
 
 import numpy as np
 
 from alignax import report
 from alignax.evals.intervals import bootstrap
-from alignax.report.summary import group
 
 WIDTH, HEIGHT, DPI = 7.2, 4.0, 120  # Inches; figures stay below 100 kB.
 ORDER = [f'C{i}' for i in range(10)]
 
 
 def groups(workdir) -> dict[str, list]:
-  """The runs of a sweep, those over seeds together, by name."""
-  return {g.name: g.runs for g in group(report.find_runs([workdir]))}
+  """The finished runs of a sweep by name, those of several seeds together."""
+  found: dict[str, list] = {}
+  runs = report.find_runs([workdir])
+  finished = [run for run in runs if run.finished]
+  if missing := len(runs) - len(finished):
+    print(f'{missing} of {len(runs)} runs are not finished, and left out.')
+  for run in finished:
+    for name in (run.name, *run.also):  # One config may have several.
+      found.setdefault(re.sub(r' seed=\d+$', '', name), []).append(run)
+  return found
 
 
 def last(runs, metric: str) -> np.ndarray:
@@ -73,5 +81,6 @@ def curve(runs, x: str, y: str):
   for run in runs:
     xs, ys = dict(run.curve(x)), dict(run.curve(y))
     paths.append({s: (xs[s], ys[s]) for s in xs if s in ys})
+  paths = [path for path in paths if path]  # A run may have died.
   steps = sorted(set.intersection(*map(set, paths)))
   return np.mean([[path[s] for s in steps] for path in paths], axis=0).T

@@ -35,7 +35,7 @@ def main(workdir: str):
   rows, drawn = [], {}
   for bias in BIASES:
     for name in ('dpo', 'ld-dpo', 'simpo', 'ppo'):
-      runs = runs_of(named, f'{name}, bias {bias:g}')
+      runs = named[f'{name}, bias {bias:g}']
       found = [
         measure(respond(run.path, prompts, run.config['seed']), base, prompts,
                 bias)
@@ -60,16 +60,6 @@ def main(workdir: str):
     HERE / 'figure.png', fill, x='length of a response (tokens)',
     y='gold score', title='What a liking for length does, a mark a seed',
   )  # fmt: skip
-
-
-def runs_of(named, name: str):
-  """Runs by a name of theirs: one config may have several."""
-  for runs in named.values():
-    if any(name in (r.name.rsplit(' seed=', 1)[0],
-                    *(a.rsplit(' seed=', 1)[0] for a in r.also))
-           for r in runs):  # fmt: skip
-      return runs
-  raise ValueError(f'The sweep has no run {name!r}.')
 
 
 def respond(path, prompts, seed: int):

@@ -1,7 +1,8 @@
-"""Gold score at equal KL, and the frontier of every method.
+"""Gold score and KL of every method, and DPO's gold score at the same KL.
 
   python experiments/preference_losses/measure.py runs/experiments
 
+DPO's is interpolated between its runs of several betas, and the SFT model.
 Writes table.md and figure.png.
 """
 
@@ -11,13 +12,12 @@ import sys
 import numpy as np
 
 from alignax.evals.intervals import paired
-from alignax.report.matched import at_kl
 from experiments import figures
 
 HERE = pathlib.Path(__file__).parent
 GOLD, KL = 'probes/total', 'probes/kl_exact'
-LEVELS = (0.1, 0.25, 0.5, 1.0)
 STAGES = ('sft', 'reward')
+FAR = 3.0  # Of the figure: KL that it shows.
 
 
 def main(workdir: str):
@@ -26,64 +26,68 @@ def main(workdir: str):
     for name, runs in figures.groups(workdir).items()
     if name not in STAGES and runs[0].curve(GOLD)
   }
-  found = {
-    name: {kl: by_seed(runs, kl) for kl in LEVELS}
-    for name, runs in named.items()
-  }
+  dpo = [runs for name, runs in named.items() if name.split(',')[0] == 'dpo']
+  columns = ['method', 'gold score', 'KL', 'above DPO at that KL', 'tokens']
   rows = []
-  for name, runs in named.items():
-    cells = [figures.cell(list(found[name][kl].values())) for kl in LEVELS]
-    last = [figures.cell(figures.last(runs, m)) for m in (GOLD, KL)]
-    rows.append([name, *cells, against(found, name), *last])
-  columns = [
-    'method', *(f'at KL {kl:g}' for kl in LEVELS), 'above DPO, mean over KL',
-    'at the end', 'KL at the end',
-  ]  # fmt: skip
+  for name, runs in sorted(named.items(), key=rank):
+    cells = [figures.cell(figures.last(runs, m)) for m in (GOLD, KL)]
+    above = '–' if runs in dpo else above_dpo(runs, dpo)
+    tokens = figures.cell(figures.last(runs, 'probes/length'))
+    rows.append([name, *cells, above, tokens])
   text = figures.table(columns, rows)
   (HERE / 'table.md').write_text(text + '\n')
   print(text)
   figures.plot(
-    HERE / 'figure.png', lambda axes: frontier(axes, named),
+    HERE / 'figure.png', lambda axes: frontier(axes, named, dpo),
     x='KL to the SFT model (nats a response)', y='gold score',
-    title='Score against distance, means over seeds', size=(7.2, 5.0),
+    title='Where each method came out: means over seeds, and DPO by beta',
+    size=(7.2, 5.0),
   )  # fmt: skip
 
 
-def by_seed(runs, kl: float) -> dict[int, float]:
-  """The gold score where each run first came past a KL; none if it did not."""
-  found = {}
+def rank(item) -> float:
+  return -np.mean(figures.last(item[1], GOLD))
+
+
+def of_seed(runs, seed: int) -> tuple[float, float]:
+  """(KL, gold) where the run with a seed ended."""
+  (run,) = (run for run in runs if run.config['seed'] == seed)
+  return run.last()[KL], run.last()[GOLD]
+
+
+def frontier_of(dpo, seed: int):
+  """DPO's (KL, gold) of a seed in the order of KL; first its start, at 0."""
+  start = dpo[0][0].curve(GOLD)[0][1]
+  return np.array(sorted([(0.0, start), *(of_seed(r, seed) for r in dpo)]))
+
+
+def above_dpo(runs, dpo) -> str:
+  """Seed by seed: what a method is above DPO's frontier; a dash beyond it."""
+  found = []
   for run in runs:
-    gold, distance = dict(run.curve(GOLD)), dict(run.curve(KL))
-    path = [(distance[s], gold[s]) for s in sorted(gold) if s in distance]
-    value = at_kl(path, kl)
-    if value is not None:
-      found[run.config['seed']] = value
-  return found
-
-
-def against(found, name: str, baseline: str = 'dpo') -> str:
-  """Seed by seed: the mean difference over the KLs that both came past."""
-  if name == baseline:
+    seed = run.config['seed']
+    kl, gold = of_seed(runs, seed)
+    known = frontier_of(dpo, seed)
+    if kl <= known[-1, 0]:
+      found.append(gold - np.interp(kl, *known.T))
+  if len(found) < len(runs):
     return '–'
-  seeds = {}
-  for kl in LEVELS:
-    own, other = found[name][kl], found[baseline][kl]
-    for seed in own.keys() & other.keys():
-      seeds.setdefault(seed, []).append(own[seed] - other[seed])
-  if not seeds:
-    return '–'
-  means = [np.mean(values) for values in seeds.values()]
-  e = paired(means, np.zeros(len(means)))
+  e = paired(found, np.zeros(len(found)))
   return f'{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]'
 
 
-def frontier(axes, named):
-  for i, (name, runs) in enumerate(named.items()):
-    x, y = figures.curve(runs, KL, GOLD)
-    style = ('-', '--')[i >= 10]
-    color = 'black' if name == 'ppo' else figures.ORDER[i % 10]
-    axes.plot(x, y, style, color=color, label=name, lw=1.5, marker='.', ms=4)
-  axes.set_xlim(0, 3)
+def frontier(axes, named, dpo):
+  seeds = [run.config['seed'] for run in dpo[0]]
+  line = np.mean([frontier_of(dpo, seed) for seed in seeds], axis=0)
+  axes.plot(*line.T, 'k.-', label='dpo, by beta', lw=1)
+  others = [item for item in named.items() if item[1] not in dpo]
+  for i, (name, runs) in enumerate(sorted(others, key=rank)):
+    x, y = (np.mean(figures.last(runs, m)) for m in (KL, GOLD))
+    if x > FAR:
+      name = f'{name} (at KL {x:.0f})'
+    mark = '*' if name == 'ppo' else 'osv^D'[i // 10]
+    axes.plot(min(x, FAR), y, mark, color=figures.ORDER[i % 10], label=name)
+  axes.set_xlim(-0.1, FAR * 1.4)  # Room for the names.
 
 
 if __name__ == '__main__':

@@ -5,8 +5,8 @@
   alignax report runs/experiments --by=algorithm,algorithm_kw.loss \
       --baseline='dpo dpo'
 
-All start from one SFT model, and are compared along their way: what the gold
-scorer gives their samples (at temperature 1) when they first came past a KL.
+All start from one SFT model. Where they come out is compared with DPO at the
+same KL, which several values of its beta are there for.
 """
 
 from alignax import sweeps
@@ -18,11 +18,16 @@ PAIR_LOSSES = (
   'dpo', 'ipo', 'hinge', 'robust_dpo', 'exo_pair', 'nca_pair', 'bco_pair',
   'sppo', 'aot', 'apo_zero', 'apo_down', 'discopop',
 )  # fmt: skip
+BETAS = (0.03, 0.3, 1.0)  # Of DPO, beside its 0.1.
 
 
 def get_sweep():
   runs = [
     common.pairs(loss) for loss in (*PAIR_LOSSES, *common.WITHOUT_REFERENCE)
+  ]
+  runs += [
+    common.pairs('dpo', name=f'dpo, beta {b:g}', **{'algorithm_kw.beta': b})
+    for b in BETAS
   ]
   # Its reward model is trained on the same comparisons, once.
   runs.append(common.ppo(common.reward()))
