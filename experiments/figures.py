@@ -6,16 +6,24 @@ import re
 import numpy as np
 
 from alignax import report
+from alignax.cli import configs
 from alignax.evals.intervals import bootstrap
+from alignax.sweeps import plan
 
 WIDTH, HEIGHT, DPI = 7.2, 4.0, 120  # Inches; figures stay below 100 kB.
 ORDER = [f'C{i}' for i in range(10)]
 
 
-def groups(workdir) -> dict[str, list]:
-  """The finished runs of a sweep by name, those of several seeds together."""
+def groups(workdir, folder) -> dict[str, list]:
+  """The finished runs of an experiment by name, all seeds together.
+
+  Args:
+    workdir: where they are; other experiments may have theirs there too.
+    folder: of the experiment, with its `sweep.py`.
+  """
   found: dict[str, list] = {}
-  runs = report.find_runs([workdir])
+  entries = plan.load_sweep(str(pathlib.Path(folder) / 'sweep.py'))
+  runs = report.of_plan(plan.make_plan(entries, configs.load), workdir)
   finished = [run for run in runs if run.finished]
   if missing := len(runs) - len(finished):
     print(f'{missing} of {len(runs)} runs are not finished, and left out.')

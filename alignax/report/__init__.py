@@ -20,7 +20,7 @@ interval.
 
 from alignax.report.charts import curves, frontier
 from alignax.report.page import Section, samples, table, text, write
-from alignax.report.runs import Run, find_runs
+from alignax.report.runs import Run, find_runs, of_plan
 from alignax.report.summary import sections, to_csv, to_markdown
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
   'curves',
   'find_runs',
   'frontier',
+  'of_plan',
   'samples',
   'sections',
   'table',

@@ -110,12 +110,18 @@ def find_runs(paths) -> list[Run]:
 
 
 def _swept(path: pathlib.Path) -> list[Run]:
-  """The runs of a sweep, under the names that it has for them."""
+  from alignax.sweeps import plan
+
+  return of_plan(plan.load(path), path)
+
+
+def of_plan(plan, path) -> list[Run]:
+  """The runs of a sweep's plan, under the names that it has for them."""
   # Only here: it takes Orbax to say what is done.
-  from alignax.sweeps import plan, state
+  from alignax.sweeps import state
 
   found = []
-  for planned in plan.load(path):
+  for planned in plan:
     directory = planned.directory(path)
     status = state.read(directory, planned.total_steps)
     run = read(directory, planned.name)

@@ -19,7 +19,7 @@ COLUMNS = {
 
 
 def main(workdir: str):
-  named = figures.groups(workdir)
+  named = figures.groups(workdir, HERE)
   named = {f'ppo, ptx {c:g}': named[f'ppo, ptx {c:g}'] for c in COEFS}
   first = [run.curve('probes/text_loss')[0][1] for run in named['ppo, ptx 0']]
   text = figures.of_metrics(named, COLUMNS)

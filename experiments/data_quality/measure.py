@@ -23,7 +23,7 @@ TUNED = {
 
 
 def main(workdir: str):
-  named = figures.groups(workdir)
+  named = figures.groups(workdir, HERE)
   sft = [f'{d}, {s} steps' for d in DEMONSTRATIONS for s in STEPS]
   tuned = [f'{a}, noise {n}' for a in ('dpo', 'ppo') for n in NOISES]
   pick = lambda names: {name: named[name] for name in names}

@@ -29,7 +29,7 @@ COLUMNS = {
 
 
 def main(workdir: str):
-  named = figures.groups(workdir)
+  named = figures.groups(workdir, HERE)
   path = lambda name: named[name][0].path
   judge = models.load(path('reward'))
   found = {

@@ -29,7 +29,7 @@ COLUMNS = ('gold score', 'correct', 'tokens', 'win rate, by these annotators',
 
 
 def main(workdir: str):
-  named = figures.groups(workdir)
+  named = figures.groups(workdir, HERE)
   prompts = synthetic.rows('prompts', n=PROMPTS, seed=9, split='heldout')
   base = respond(named['sft'][0].path, prompts, seed=99)
   rows, drawn = [], {}

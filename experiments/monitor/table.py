@@ -1,19 +1,19 @@
 """Prints the monitor's warnings of a sweep, and what they came before.
 
-  python experiments/monitor/table.py runs/monitor
+  python experiments/monitor/table.py runs/experiments
 
 Where the held-out score truly turned is not known either; it is estimated from
 the whole run, which the monitor did not have. 'Kept' is what the run would have
 been worth if it had ended at its best up to the warning, 'end' what it came to.
 """
 
+import pathlib
 import sys
 
 import numpy as np
 
-from alignax import report
 from alignax.evals import monitor
-from alignax.report.summary import group
+from experiments import figures
 
 PROXY, JUDGE = 'probes/reward', 'probes/total'
 
@@ -22,14 +22,17 @@ def main(directory: str):
   rows = ['| run | seed | turned at | warned at | end | kept |',
           '|---|---|---|---|---|---|']  # fmt: skip
   counts = []
-  for runs in group(report.find_runs([directory])):
-    found = [measure(run) for run in runs.runs if run.curve('monitor/warning')]
+  folder = pathlib.Path(__file__).parent
+  for name, runs in figures.groups(directory, folder).items():
+    found = [measure(run) for run in runs if run.curve('monitor/warning')]
     for seed, turn, warned, end, kept in found:
-      cells = (runs.name, seed, shown(turn), shown(warned), end, kept)
+      cells = (name, seed, shown(turn), shown(warned), end, kept)
       rows.append('| ' + ' | '.join(str(cell) for cell in cells) + ' |')
     if found:
-      counts.append(summary(runs.name, found))
-  print('\n'.join([*rows, '', *counts]))
+      counts.append(summary(name, found))
+  text = '\n'.join([*rows, '', *counts])
+  (folder / 'table.md').write_text(text + '\n')
+  print(text)
 
 
 def measure(run):

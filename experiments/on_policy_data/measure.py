@@ -19,7 +19,7 @@ COLUMNS = {
 
 
 def main(workdir: str):
-  named = figures.groups(workdir)
+  named = figures.groups(workdir, HERE)
   named = {name: named[name] for name in METHODS}
   text = figures.of_metrics(named, COLUMNS)
   (HERE / 'table.md').write_text(text + '\n')

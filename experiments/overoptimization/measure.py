@@ -29,7 +29,7 @@ GOLD, PROXY, KL = 'probes/total', 'probes/reward', 'probes/kl_exact'
 
 
 def main(workdir: str):
-  named = figures.groups(workdir)
+  named = figures.groups(workdir, HERE)
   path = {name: runs[0].path for name, runs in named.items()}
   bon = best_of_n(path['sft'], {name: path[name] for name in proxies()})
   rl = {

@@ -17,13 +17,13 @@ from experiments import figures
 HERE = pathlib.Path(__file__).parent
 GOLD, KL = 'probes/total', 'probes/kl_exact'
 STAGES = ('sft', 'reward')
-FAR = 3.0  # Of the figure: KL that it shows.
+FAR, LOW = 2.5, 0.5  # Of the figure: most KL and least score that it shows.
 
 
 def main(workdir: str):
   named = {
     name: runs
-    for name, runs in figures.groups(workdir).items()
+    for name, runs in figures.groups(workdir, HERE).items()
     if name not in STAGES and runs[0].curve(GOLD)
   }
   dpo = [runs for name, runs in named.items() if name.split(',')[0] == 'dpo']
@@ -83,11 +83,12 @@ def frontier(axes, named, dpo):
   others = [item for item in named.items() if item[1] not in dpo]
   for i, (name, runs) in enumerate(sorted(others, key=rank)):
     x, y = (np.mean(figures.last(runs, m)) for m in (KL, GOLD))
-    if x > FAR:
-      name = f'{name} (at KL {x:.0f})'
+    if x > FAR or y < LOW:
+      name = f'{name} (at {x:.3g}, {y:.2g})'
     mark = '*' if name == 'ppo' else 'osv^D'[i // 10]
-    axes.plot(min(x, FAR), y, mark, color=figures.ORDER[i % 10], label=name)
-  axes.set_xlim(-0.1, FAR * 1.4)  # Room for the names.
+    at, color = (min(x, FAR), max(y, LOW)), figures.ORDER[i % 10]
+    axes.plot(*at, mark, color=color, label=name)
+  axes.set_xlim(-0.1, FAR * 1.5)  # Room for the names.
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ COLUMNS = {'gold score': 'samples/total', 'correct': 'samples/correct',
 
 
 def main(workdir: str):
-  named = figures.groups(workdir)
+  named = figures.groups(workdir, HERE)
   names = {(c, w): f'{c} families, {w}' for w in WORDINGS for c in COUNTS}
   text = figures.of_metrics({n: named[n] for n in names.values()}, COLUMNS)
   (HERE / 'table.md').write_text(text + '\n')

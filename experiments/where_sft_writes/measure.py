@@ -25,7 +25,7 @@ LAYER = re.compile(r'^probes/drift/layer_?(\d+)$')
 
 
 def main(workdir: str, *real: str):
-  named = figures.groups(workdir)
+  named = figures.groups(workdir, HERE)
   names = [f'rank {rank}' if rank else 'all weights' for rank in RANKS]
   named = {name: named[name] for name in names}
   layers = {name: by_layer(runs) for name, runs in named.items()}
