@@ -1,6 +1,6 @@
 """What PPO costs on pretraining text, with and without mixing it in.
 
-  python experiments/alignment_tax/measure.py runs/experiments
+  python -m experiments.alignment_tax.measure runs/experiments
 
 Writes table.md and figure.png.
 """

@@ -1,6 +1,6 @@
 """What clean and noisy demonstrations, and noisy comparisons, come to.
 
-  python experiments/data_quality/measure.py runs/experiments
+  python -m experiments.data_quality.measure runs/experiments
 
 Writes table.md and figure.png.
 """

@@ -1,6 +1,6 @@
 """Variety, and score in known and unknown wordings, of four ways to answer.
 
-  python experiments/diversity/measure.py runs/experiments
+  python -m experiments.diversity.measure runs/experiments
 
 16 responses to each of 96 instructions; best-of-16 takes the one that the
 reward model likes best, 16 times. Writes table.md and figure.png.

@@ -2,7 +2,7 @@
 
   alignax sweep --sweep=experiments/diversity/sweep.py \
       --workdir=runs/experiments --jobs=2
-  python experiments/diversity/measure.py runs/experiments
+  python -m experiments.diversity.measure runs/experiments
 
 The runs are those of other experiments; `measure.py` asks them instructions in
 wordings that they know and in one that they do not.

@@ -1,6 +1,6 @@
 """What annotators who like length make of each algorithm, raw and controlled.
 
-  python experiments/length_bias/measure.py runs/experiments
+  python -m experiments.length_bias.measure runs/experiments
 
 Every model answers 256 instructions, as the SFT model does, and the annotators
 who its comparisons came from say how likely they are to prefer it. The

@@ -2,7 +2,7 @@
 
   alignax sweep --sweep=experiments/length_bias/sweep.py \
       --workdir=runs/experiments --jobs=2
-  python experiments/length_bias/measure.py runs/experiments
+  python -m experiments.length_bias.measure runs/experiments
 
 A word more is worth nothing, or 0.4 of log-odds, to those who choose; there are
 DPO, DPO that is desensitised to length, SimPO, and PPO on a reward model.

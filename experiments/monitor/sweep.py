@@ -2,7 +2,7 @@
 
   alignax sweep --sweep=experiments/monitor/sweep.py \
       --workdir=runs/experiments --jobs=2
-  python experiments/monitor/table.py runs/experiments
+  python -m experiments.monitor.table runs/experiments
 
 PPO against two reward models. The weak one was trained on 60 comparisons by
 annotators who like length, and has no KL penalty beside it: it can be hacked.

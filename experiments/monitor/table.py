@@ -1,6 +1,6 @@
 """Prints the monitor's warnings of a sweep, and what they came before.
 
-  python experiments/monitor/table.py runs/experiments
+  python -m experiments.monitor.table runs/experiments
 
 Where the held-out score truly turned is not known either; it is estimated from
 the whole run, which the monitor did not have. 'Kept' is what the run would have
@@ -18,21 +18,26 @@ from experiments import figures
 PROXY, JUDGE = 'probes/reward', 'probes/total'
 
 
-def main(directory: str):
+def main(workdir: str):
+  folder = pathlib.Path(__file__).parent
+  text = table(figures.groups(workdir, folder))
+  (folder / 'table.md').write_text(text + '\n')
+  print(text)
+
+
+def table(named) -> str:
+  """Markdown, of runs by name: a row a run, and a line for each name."""
   rows = ['| run | seed | turned at | warned at | end | kept |',
           '|---|---|---|---|---|---|']  # fmt: skip
   counts = []
-  folder = pathlib.Path(__file__).parent
-  for name, runs in figures.groups(directory, folder).items():
+  for name, runs in named.items():
     found = [measure(run) for run in runs if run.curve('monitor/warning')]
     for seed, turn, warned, end, kept in found:
       cells = (name, seed, shown(turn), shown(warned), end, kept)
       rows.append('| ' + ' | '.join(str(cell) for cell in cells) + ' |')
     if found:
       counts.append(summary(name, found))
-  text = '\n'.join([*rows, '', *counts])
-  (folder / 'table.md').write_text(text + '\n')
-  print(text)
+  return '\n'.join([*rows, '', *counts])
 
 
 def measure(run):

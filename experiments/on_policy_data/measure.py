@@ -1,6 +1,6 @@
 """Gold score, KL and length of learning from others' and from own responses.
 
-  python experiments/on_policy_data/measure.py runs/experiments
+  python -m experiments.on_policy_data.measure runs/experiments
 
 Writes table.md and figure.png.
 """

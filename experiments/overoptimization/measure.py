@@ -1,6 +1,6 @@
 """Best-of-N against every proxy, and Gao et al.'s curves fitted to all of it.
 
-  python experiments/overoptimization/measure.py runs/experiments
+  python -m experiments.overoptimization.measure runs/experiments
 
 Writes table.md and the figures beside this file. With d = √KL and R the gold
 score above the SFT model's,

@@ -2,7 +2,7 @@
 
   alignax sweep --sweep=experiments/overoptimization/sweep.py \
       --workdir=runs/experiments --jobs=2
-  python experiments/overoptimization/measure.py runs/experiments
+  python -m experiments.overoptimization.measure runs/experiments
 
 Seven proxies: four sizes on 4,000 comparisons, and the largest on four numbers
 of comparisons. Against each, PPO with and without a KL penalty; DPO on the

@@ -1,6 +1,6 @@
 """Gold score and KL of every method, and DPO's gold score at the same KL.
 
-  python experiments/preference_losses/measure.py runs/experiments
+  python -m experiments.preference_losses.measure runs/experiments
 
 DPO's is interpolated between its runs of several betas, and the SFT model.
 Writes table.md and figure.png.

@@ -1,6 +1,6 @@
 """Success on families that were never demonstrated, by how many were.
 
-  python experiments/task_diversity/measure.py runs/experiments
+  python -m experiments.task_diversity.measure runs/experiments
 
 Writes table.md and figure.png.
 """

@@ -1,6 +1,6 @@
 """Relative change of every layer's weights, and what adapters come to.
 
-  python experiments/where_sft_writes/measure.py runs/experiments \
+  python -m experiments.where_sft_writes.measure runs/experiments \
       [runs/smollm2 runs/sft]
 
 With a pretrained model and its SFT run, also of a real one. Writes table.md and

@@ -27,4 +27,5 @@ def test_preference_losses_share_their_stages(monkeypatch):
   runs = plan.make_plan(plan.load_sweep(str(path)), configs.load)
   kinds = collections.Counter(run.id.rsplit('-', 1)[0] for run in runs)
   assert kinds['sft'] == 2 and kinds['reward'] == 1  # Pretraining, and SFT.
-  assert kinds['dpo'] == 12 * 5 and kinds['ppo'] == 5
+  # Twelve losses, and DPO at three betas more.
+  assert kinds['dpo'] == 15 * 5 and kinds['ppo'] == 5

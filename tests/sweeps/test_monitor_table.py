@@ -1,22 +1,11 @@
 """The table of the monitor's experiment, on runs whose turns are known."""
 
-import importlib.util
 import json
-import pathlib
 
 import numpy as np
-import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture
-def table():
-  path = ROOT / 'experiments' / 'monitor' / 'table.py'
-  spec = importlib.util.spec_from_file_location('monitor_table', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+from alignax import report
+from experiments.monitor import table
 
 
 def write(path, seed: int, judge, warned: int | None):
@@ -33,7 +22,7 @@ def write(path, seed: int, judge, warned: int | None):
   )
 
 
-def test_warnings_are_early_late_or_false(table, tmp_path, capsys):
+def test_warnings_are_early_late_or_false(tmp_path):
   i = np.arange(31)
   turns = 0.6 - 0.02 * np.abs(i - 10)  # At step 20; ends at 0.2.
   rises = 0.3 + 0.01 * i
@@ -42,12 +31,11 @@ def test_warnings_are_early_late_or_false(table, tmp_path, capsys):
   write(tmp_path / 'ppo-s2', 2, turns, warned=10)
   write(tmp_path / 'ppo-s3', 3, rises, warned=40)
   write(tmp_path / 'ppo-s4', 4, rises, warned=None)
-  table.main(str(tmp_path))
-  out = capsys.readouterr().out
-  assert '| ppo (5 seeds) | 0 | 20 | 34 | 0.2 | 0.6 |' in out
-  assert '| ppo (5 seeds) | 1 | 20 | – | 0.2 | 0.2 |' in out
-  assert '| ppo (5 seeds) | 4 | – | – | 0.6 | 0.6 |' in out
+  out = table.table({'ppo': report.find_runs([tmp_path])})
+  assert '| ppo | 0 | 20 | 34 | 0.2 | 0.6 |' in out
+  assert '| ppo | 1 | 20 | – | 0.2 | 0.2 |' in out
+  assert '| ppo | 4 | – | – | 0.6 | 0.6 |' in out
   assert (
-    'ppo (5 seeds): 3 of 5 turned; warned of 1 of these, 14 steps after it '
+    'ppo: 3 of 5 turned; warned of 1 of these, 14 steps after it '
     '(median); 2 false alarms.'
   ) in out
