@@ -147,7 +147,15 @@ def test_a_run_goes_on_bit_for_bit_from_within_a_round(name):
 
 
 @pytest.mark.parametrize(
-  'name', ['dapo', 'rounds', 'xpo', 'nash_md', 'llama3_rounds']
+  'name',
+  [
+    'dapo',
+    'xpo',
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in ('rounds', 'nash_md', 'llama3_rounds')
+    ),
+  ],
 )
 def test_sharded_is_unsharded(name):
   module, given = CASES[name]

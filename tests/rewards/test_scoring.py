@@ -249,6 +249,7 @@ def small(config, steps):
   return config
 
 
+@pytest.mark.slow
 def test_a_run_logs_each_reward_and_goes_on_where_one_fails(tmp_path):
   config = small(rlvr.get_config('size=tiny,algorithm=ppo'), 2)
   config.rewards.gold.workers = 1
