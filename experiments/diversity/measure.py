@@ -9,6 +9,7 @@ reward model likes best, 16 times. Writes table.md and figure.png.
 import pathlib
 import sys
 
+import jax
 import numpy as np
 
 from alignax import data, models
@@ -31,7 +32,9 @@ COLUMNS = {
 def main(workdir: str):
   named = figures.groups(workdir, HERE)
   path = lambda name: named[name][0].path
-  judge = models.load(path('reward'))
+  model, params = models.load(path('reward'))
+  compiled = jax.jit(model.scores)
+  judge = lambda rows: np.asarray(compiled(params, rows))[..., 0]
   found = {
     'SFT': [measure(path('sft'), seed) for seed in range(3)],
     f'best of {BEST_OF}': [
@@ -108,9 +111,7 @@ def best(draw, numbers, judge):
     lengths.append(rows['lengths'])
     if judge is None:
       return found, rows['lengths']
-    model, params = judge
-    batch = {k: rows[k] for k in TOKENS}
-    scores.append(np.asarray(model.scores(params, batch))[..., 0])
+    scores.append(judge({k: rows[k] for k in TOKENS}))
   which = np.argmax(scores, axis=0)
   take = lambda columns: [columns[w][i] for i, w in enumerate(which)]
   return take(texts), take(lengths)

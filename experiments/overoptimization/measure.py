@@ -14,6 +14,7 @@ squares on all points of a curve; KL of best-of-N is log N - (N - 1) / N.
 import pathlib
 import sys
 
+import jax
 import numpy as np
 
 from alignax import data, models
@@ -76,7 +77,10 @@ def best_of_n(sft, judges) -> dict[str, np.ndarray]:
   tokenizer = data.load_tokenizer(sft)
   gold = np.zeros((PROMPTS, N))
   scores = {name: np.zeros((PROMPTS, N)) for name in judges}
-  loaded = {name: models.load(path) for name, path in judges.items()}
+  loaded = {}
+  for name, path in judges.items():
+    judge, weights = models.load(path)
+    loaded[name] = jax.jit(judge.scores), weights
   for i in range(N):
     texts, rows = quickstart.draw(model, params, tokenizer, prompts, seed=i)
     gold[:, i] = [
@@ -84,8 +88,8 @@ def best_of_n(sft, judges) -> dict[str, np.ndarray]:
       for row, text in zip(prompts, texts)
     ]
     batch = {k: rows[k] for k in TOKENS}
-    for name, (judge, weights) in loaded.items():
-      scores[name][:, i] = judge.scores(weights, batch)[..., 0]
+    for name, (score, weights) in loaded.items():
+      scores[name][:, i] = score(weights, batch)[..., 0]
   numbers = 2 ** np.arange(int(np.log2(N)) + 1)
   kl = np.log(numbers) - (numbers - 1) / numbers
   return {
