@@ -2,8 +2,8 @@
 
   python -m experiments.diversity.measure runs/experiments
 
-16 responses to each of 96 instructions; best-of-16 takes the one that the
-reward model likes best, 16 times. Writes table.md and figure.png.
+8 responses to each of 96 instructions; for best-of-16 each is the one that the
+reward model likes best of 16. Writes table.md and figure.png.
 """
 
 import pathlib

@@ -24,7 +24,8 @@ def get_sweep():
   runs = []
   for count in COUNTS:
     for name, wordings in WORDINGS.items():
-      # Spread over the list, which has like families side by side.
+      # Two and four are spread over the list, which has like families side by
+      # side; eight are its first.
       tasks = SEEN[:: len(SEEN) // count][:count]
       seen = {'tasks': ','.join(tasks), 'phrasings': wordings}
       asked = {'tasks': ','.join(UNSEEN), 'phrasings': 'heldout'}
