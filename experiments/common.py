@@ -12,13 +12,22 @@ from alignax import sweeps
 STAGE = 'configs/quickstart.py:stage={}'
 # Instructions that no stage was trained on, and how they are asked.
 HELDOUT = 'synthetic:preferences?n=128&seed=1&split=heldout'
-ALL_LENGTHS = {'evals.samples': 0, 'log.every': 10, 'log.tensorboard': False}
+QUIET = {'evals.samples': 0, 'log.every': 10, 'log.tensorboard': False}
 ASKED = {
-  **ALL_LENGTHS,
+  **QUIET,
   'data.heldout_path': HELDOUT,
   'data.heldout': 0,
   'evals.probes.every': 20,
   'evals.probes.prompts': 128,
+}
+# Pair losses with an algorithm of their own; none has a reference.
+WITHOUT_REFERENCE = ('simpo', 'orpo', 'cpo')
+MODEL = {'model.depth': 3, 'model.tie_embeddings': False}
+PAIR_STEPS = {
+  'data.batch_size': 12,  # Packed: some 35 pairs.
+  'optimizer.learning_rate': 2e-4,
+  'optimizer.warmup_steps': 5,
+  'total_steps': 80,
 }
 
 
@@ -26,9 +35,6 @@ def world(name: str, n: int, *, split: str = 'train', seed: int = 0, **kw):
   """The path of a set of the synthetic world."""
   more = ''.join(f'&{key}={value}' for key, value in kw.items())
   return f'synthetic:{name}?n={n}&seed={seed}&split={split}{more}'
-
-
-PAIRS = world('preferences', 4000)
 
 
 @functools.cache
@@ -41,22 +47,30 @@ def sft():
   return sweeps.run(STAGE.format('sft'), name='sft')
 
 
-def reward(path: str = PAIRS, *, name: str = 'reward', start=None, **overrides):
-  """A reward model of some comparisons, that starts from the SFT model."""
-  heldout = path.replace('split=train', 'split=heldout').split('n=')
-  heldout = f'{heldout[0]}n=256&{heldout[1].split("&", 1)[1]}'
-  data = {'data.path': path, 'data.heldout': 0, 'data.heldout_path': heldout}
+def reward(n: int = 4000, *, name='reward', start=None, biased=(), **overrides):
+  """A reward model of n comparisons, by default from the SFT model.
+
+  `biased` is what its annotators are: {'length_bias': 0.4}. They also choose
+  between the held-out responses.
+  """
+  made = lambda n, split: world('preferences', n, split=split, **dict(biased))
+  data = {
+    'data.path': made(n, 'train'),
+    'data.heldout': 0,
+    'data.heldout_path': made(256, 'heldout'),
+  }
   return sweeps.run(
-    STAGE.format('reward'), {**ALL_LENGTHS, **data, **overrides}, name=name,
+    STAGE.format('reward'), {**QUIET, **data, **overrides}, name=name,
     after=start or sft(),
   )  # fmt: skip
 
 
-def pairs(loss: str, path: str = PAIRS, *, name: str = '', **overrides):
-  """A pair loss, of `configs/dpo.py` or with an algorithm of its own."""
+def pairs(loss: str, n: int = 4000, *, name: str = '', biased=(), **overrides):
+  """A pair loss on n comparisons from the SFT model; `biased` as above."""
   config = f'configs/dpo.py:size=tiny,loss={loss}'
   if loss in WITHOUT_REFERENCE:
     config = f'configs/{loss}.py:size=tiny'
+  path = world('preferences', n, **dict(biased))
   start = {**MODEL, **PAIR_STEPS, **ASKED, 'data.path': path}
   return sweeps.run(
     config, {**start, **overrides}, name=name or loss, after=sft()
@@ -69,14 +83,3 @@ def ppo(judge, *, name: str = 'ppo', **overrides):
     STAGE.format('ppo'), {**ASKED, **overrides}, name=name,
     after={'init_from': sft(), 'role_from.reward': judge},
   )  # fmt: skip
-
-
-# Pair losses with an algorithm of their own; none has a reference.
-WITHOUT_REFERENCE = ('simpo', 'orpo', 'cpo')
-MODEL = {'model.depth': 3, 'model.tie_embeddings': False}
-PAIR_STEPS = {
-  'data.batch_size': 12,  # Packed: some 35 pairs.
-  'optimizer.learning_rate': 2e-4,
-  'optimizer.warmup_steps': 5,
-  'total_steps': 80,
-}

@@ -83,6 +83,26 @@ def plot(path, draw, *, x: str, y: str, title: str, size=(WIDTH, HEIGHT)):
   print(path)
 
 
+def save_table(folder, text: str):
+  """Writes a table beside its experiment, and prints it."""
+  (pathlib.Path(folder) / 'table.md').write_text(text + '\n')
+  print(text)
+
+
+def draw_paths(axes, named, x: str, y: str):
+  """A line a method, along its training."""
+  for name, runs in named.items():
+    axes.plot(*curve(runs, x, y), marker='o', label=name)
+
+
+def draw_levels(axes, levels, groups, metric: str, label: str):
+  """The mean over seeds at each level, joined, and a dot a seed."""
+  points = [last(runs, metric) for runs in groups]
+  axes.plot(levels, [p.mean() for p in points], marker='o', label=label)
+  for level, p in zip(levels, points):
+    axes.plot([level] * len(p), p, '.', color='grey', ms=4)
+
+
 def curve(runs, x: str, y: str):
   """Mean (x, y) over runs at the steps where all measured both."""
   paths = []

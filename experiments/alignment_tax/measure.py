@@ -24,16 +24,13 @@ def main(workdir: str):
   first = [run.curve('probes/text_loss')[0][1] for run in named['ppo, ptx 0']]
   text = figures.of_metrics(named, COLUMNS)
   text += f'\n| SFT model, where all start | {figures.cell(first[:1])} | | |'
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
-
-  def fill(axes):
-    for name, runs in named.items():
-      x, y = figures.curve(runs, 'probes/text_loss', 'probes/total')
-      axes.plot(x, y, marker='o', label=name)
-
+  figures.save_table(HERE, text)
   figures.plot(
-    HERE / 'figure.png', fill, x='loss on pretraining text (nats a token)',
+    HERE / 'figure.png',
+    lambda axes: figures.draw_paths(
+      axes, named, 'probes/text_loss', 'probes/total'
+    ),
+    x='loss on pretraining text (nats a token)',
     y='gold score', title='The tax, step 0 to 40, means over seeds',
   )  # fmt: skip
 

@@ -34,16 +34,12 @@ def main(workdir: str):
     figures.of_metrics(judges, {'accuracy on choices as noisy':
                                 'heldout/rewards/accuracy'}),
   ])  # fmt: skip
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
+  figures.save_table(HERE, text)
 
   def fill(axes):
     for name in ('dpo', 'ppo'):
       runs = [named[f'{name}, noise {noise}'] for noise in NOISES]
-      points = [figures.last(r, 'probes/total') for r in runs]
-      axes.plot(NOISES, [p.mean() for p in points], marker='o', label=name)
-      for noise, p in zip(NOISES, points):
-        axes.plot([noise] * len(p), p, '.', color='grey', ms=4)
+      figures.draw_levels(axes, NOISES, runs, 'probes/total', name)
     axes.set_xscale('log')
 
   figures.plot(

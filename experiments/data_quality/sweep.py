@@ -19,6 +19,15 @@ DEMONSTRATIONS = {
 STEPS = (120, 400)
 # Gold score that makes a difference of one in log-odds to an annotator.
 NOISES = (0.1, 0.4, 1.6)
+ASKED = {
+  **common.ASKED,
+  'data.heldout_path': common.world(
+    'demonstrations', 256, seed=1, split='heldout', quality='clean'
+  ),
+  'evals.probes.every': 0,
+  'evals.samples': 256,
+  'evals.sampling.temperature': 1.0,
+}
 
 
 def get_sweep():
@@ -33,23 +42,11 @@ def get_sweep():
     for steps in STEPS
   ]
   for noise in NOISES:
-    path = common.PAIRS
-    if noise != 0.1:  # As the others are, and as other experiments have it.
-      path = f'{path}&noise={noise}'
-    judge = common.reward(path, name=f'reward, noise {noise}')
+    # At 0.1, the default, runs are those of other experiments.
+    biased = {'noise': noise} if noise != 0.1 else {}
+    judge = common.reward(biased=biased, name=f'reward, noise {noise}')
     runs += [
-      common.pairs('dpo', path, name=f'dpo, noise {noise}'),
+      common.pairs('dpo', biased=biased, name=f'dpo, noise {noise}'),
       common.ppo(judge, name=f'ppo, noise {noise}'),
     ]
   return sweeps.seeds(runs, SEEDS)
-
-
-ASKED = {
-  **common.ASKED,
-  'data.heldout_path': common.world(
-    'demonstrations', 256, seed=1, split='heldout', quality='clean'
-  ),
-  'evals.probes.every': 0,
-  'evals.samples': 256,
-  'evals.sampling.temperature': 1.0,
-}

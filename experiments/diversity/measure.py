@@ -50,8 +50,7 @@ def main(workdir: str):
     for name, measured in found.items()
   ]
   text = figures.table(['model', *COLUMNS.values()], rows)
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
+  figures.save_table(HERE, text)
 
   def fill(axes):
     for name, measured in found.items():

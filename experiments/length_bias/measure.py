@@ -45,8 +45,7 @@ def main(workdir: str):
       cells = [figures.cell([m[c] for m in found]) for c in COLUMNS]
       rows.append([name, f'{bias:g}', *cells])
   text = figures.table(['model', 'bias a word', *COLUMNS], rows)
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
+  figures.save_table(HERE, text)
 
   def fill(axes):
     for i, ((name, bias), found) in enumerate(drawn.items()):

@@ -18,14 +18,14 @@ BIASES = (0.0, 0.4)
 def get_sweep():
   runs = []
   for bias in BIASES:
-    path = f'{common.PAIRS}&length_bias={bias}' if bias else common.PAIRS
+    biased = {'length_bias': bias} if bias else {}
     told = f', bias {bias:g}'
-    judge = common.reward(path, name=f'reward{told}')
+    judge = common.reward(biased=biased, name=f'reward{told}')
     ld = {'algorithm_kw.ld_alpha': 0.3}
     runs += [
-      common.pairs('dpo', path, name=f'dpo{told}'),
-      common.pairs('dpo', path, name=f'ld-dpo{told}', **ld),
-      common.pairs('simpo', path, name=f'simpo{told}'),
+      common.pairs('dpo', biased=biased, name=f'dpo{told}'),
+      common.pairs('dpo', biased=biased, name=f'ld-dpo{told}', **ld),
+      common.pairs('simpo', biased=biased, name=f'simpo{told}'),
       common.ppo(judge, name=f'ppo{told}'),
     ]
   return sweeps.seeds(runs, SEEDS)

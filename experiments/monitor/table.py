@@ -20,9 +20,7 @@ PROXY, JUDGE = 'probes/reward', 'probes/total'
 
 def main(workdir: str):
   folder = pathlib.Path(__file__).parent
-  text = table(figures.groups(workdir, folder))
-  (folder / 'table.md').write_text(text + '\n')
-  print(text)
+  figures.save_table(folder, table(figures.groups(workdir, folder)))
 
 
 def table(named) -> str:

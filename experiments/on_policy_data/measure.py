@@ -22,16 +22,13 @@ def main(workdir: str):
   named = figures.groups(workdir, HERE)
   named = {name: named[name] for name in METHODS}
   text = figures.of_metrics(named, COLUMNS)
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
-
-  def fill(axes):
-    for name, runs in named.items():
-      x, y = figures.curve(runs, 'probes/kl_exact', 'probes/total')
-      axes.plot(x, y, marker='o', label=name)
-
+  figures.save_table(HERE, text)
   figures.plot(
-    HERE / 'figure.png', fill, x='KL to the SFT model (nats a response)',
+    HERE / 'figure.png',
+    lambda axes: figures.draw_paths(
+      axes, named, 'probes/kl_exact', 'probes/total'
+    ),
+    x='KL to the SFT model (nats a response)',
     y='gold score', title='From others\' responses, and from one\'s own',
   )  # fmt: skip
 

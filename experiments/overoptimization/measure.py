@@ -51,8 +51,7 @@ def main(workdir: str):
     *(f'**PPO, KL x {p:g}**\n\n' + fits(rl[p], logarithmic) for p in rl),
     '**DPO**\n\n' + fits(dpo, logarithmic),
   ])  # fmt: skip
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
+  figures.save_table(HERE, text)
   draw('bon.png', bon, squared, 'Best-of-N: gold score')
   for penalty, curves in rl.items():
     proxy = {

@@ -39,9 +39,8 @@ def proxies():
       if width == WIDTHS[-1] or number == max(DATA):
         name = f'proxy of width {width} on {number:,}'
         found[name] = common.reward(
-          common.world('preferences', number), name=name, start=start,
-          total_steps=steps,
-        )  # fmt: skip
+          number, name=name, start=start, total_steps=steps
+        )
   return found
 
 
@@ -53,9 +52,6 @@ def get_sweep():
       told = f'ppo, KL x {penalty:g}, {name}'
       runs.append(common.ppo(proxy, name=told, **overrides))
   for number in DATA:
-    path = common.world('preferences', number)
     long = {'total_steps': 100, 'evals.probes.every': 5}
-    runs.append(
-      common.pairs('dpo', path, name=f'dpo on {number:,}', **long)
-    )
+    runs.append(common.pairs('dpo', number, name=f'dpo on {number:,}', **long))
   return runs

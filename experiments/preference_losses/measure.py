@@ -35,8 +35,7 @@ def main(workdir: str):
     tokens = figures.cell(figures.last(runs, 'probes/length'))
     rows.append([name, *cells, above, tokens])
   text = figures.table(columns, rows)
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
+  figures.save_table(HERE, text)
   figures.plot(
     HERE / 'figure.png', lambda axes: frontier(axes, named, dpo),
     x='KL to the SFT model (nats a response)', y='gold score',

@@ -20,18 +20,12 @@ def main(workdir: str):
   named = figures.groups(workdir, HERE)
   names = {(c, w): f'{c} families, {w}' for w in WORDINGS for c in COUNTS}
   text = figures.of_metrics({n: named[n] for n in names.values()}, COLUMNS)
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
+  figures.save_table(HERE, text)
 
   def fill(axes):
     for wording in WORDINGS:
-      points = [
-        figures.last(named[names[c, wording]], 'samples/correct')
-        for c in COUNTS
-      ]
-      axes.plot(COUNTS, [p.mean() for p in points], marker='o', label=wording)
-      for count, p in zip(COUNTS, points):
-        axes.plot([count] * len(p), p, '.', color='grey', ms=4)
+      runs = [named[names[count, wording]] for count in COUNTS]
+      figures.draw_levels(axes, COUNTS, runs, 'samples/correct', wording)
 
   figures.plot(
     HERE / 'figure.png', fill, x='families demonstrated',

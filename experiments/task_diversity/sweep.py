@@ -18,6 +18,11 @@ UNSEEN = ('reverse', 'last', 'subtract', 'smallest')
 SEEN = tuple(task for task in synthetic.TASKS if task not in UNSEEN)
 COUNTS = (2, 4, 8, 15)
 WORDINGS = {'one wording': '0', 'four wordings': 'train'}
+ASKED = {
+  **common.QUIET,
+  'evals.samples': 256,
+  'evals.sampling.temperature': 1.0,
+}
 
 
 def get_sweep():
@@ -45,10 +50,3 @@ def get_sweep():
         )
       )
   return sweeps.seeds(runs, SEEDS)
-
-
-ASKED = {
-  **common.ALL_LENGTHS,
-  'evals.samples': 256,
-  'evals.sampling.temperature': 1.0,
-}

@@ -43,8 +43,7 @@ def main(workdir: str, *real: str):
     text += f'\n\nSmolLM2, thirds of its {len(change)} layers: ' + ', '.join(
       thirds
     )
-  (HERE / 'table.md').write_text(text + '\n')
-  print(text)
+  figures.save_table(HERE, text)
 
   def fill(axes):
     for name, change in curves.items():

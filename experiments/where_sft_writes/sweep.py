@@ -15,6 +15,16 @@ RANKS = (0, 1, 4, 16, 64)
 DEEP = {'model.depth': 6, 'model.width': 96, 'model.num_heads': 3,
         'model.num_kv_heads': 3, 'model.mlp_width': 288}  # fmt: skip
 RATES = {0: 2e-3}  # Of all weights, as in the quickstart; adapters bear more.
+ASKED = {
+  **common.QUIET,
+  'data.heldout_path': common.world(
+    'demonstrations', 256, seed=1, split='heldout'
+  ),
+  'evals.samples': 256,
+  'evals.sampling.temperature': 1.0,
+  'evals.probes.every': 160,
+  'evals.probes.prompts': 64,
+}
 
 
 def get_sweep():
@@ -34,15 +44,3 @@ def get_sweep():
       )
     )
   return sweeps.seeds(runs, SEEDS)
-
-
-ASKED = {
-  **common.ALL_LENGTHS,
-  'data.heldout_path': common.world(
-    'demonstrations', 256, seed=1, split='heldout'
-  ),
-  'evals.samples': 256,
-  'evals.sampling.temperature': 1.0,
-  'evals.probes.every': 160,
-  'evals.probes.prompts': 64,
-}
