@@ -1,19 +1,19 @@
 """The share of instructions that responses followed, and what training added.
 
-  python experiments/smollm2/followed.py BEFORE.jsonl ... -- AFTER.jsonl ...
+  python -m experiments.smollm2.followed BEFORE.jsonl ... -- AFTER.jsonl ...
 
 Files of `alignax generate` on the same prompts, one a seed. The difference is
 paired by prompt: its interval is over prompts.
 """
 
 import collections
-import json
 import sys
 
 import numpy as np
 
 from alignax.evals.intervals import bootstrap, paired
 from alignax.rewards.ifeval import follows, ifeval
+from experiments.smollm2.prepare import read
 
 
 def main(arguments: list[str]):
@@ -31,11 +31,6 @@ def main(arguments: list[str]):
   for kind in sorted(kinds[0]):
     old, new = (found[kind] for found in kinds)
     print(f'  {kind:<45}{np.mean(old):.2f} -> {np.mean(new):.2f}')
-
-
-def read(path: str) -> list[dict]:
-  with open(path, encoding='utf-8') as lines:
-    return [json.loads(line) for line in lines]
 
 
 def by_prompt(files, metric: str) -> np.ndarray:

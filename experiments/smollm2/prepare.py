@@ -1,8 +1,8 @@
 """Writes the rows that the runs on SmolLM2 learn from and are measured on.
 
-  python experiments/smollm2/prepare.py ultrafeedback train_clean.jsonl \
+  python -m experiments.smollm2.prepare ultrafeedback train_clean.jsonl \
       runs/data/gaps.jsonl
-  python experiments/smollm2/prepare.py ifeval input_data.jsonl runs/data
+  python -m experiments.smollm2.prepare ifeval input_data.jsonl runs/data
 
 Of UltraFeedback, pairs whose ratings are a point or more apart; the last 160,
 which are held out, two or more. Of IFEval, prompts that ask for nothing but a

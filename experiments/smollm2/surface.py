@@ -1,19 +1,19 @@
 """How far the surface of a text tells which of two responses people prefer.
 
-  python experiments/smollm2/surface.py train_clean.jsonl runs/smollm2
+  python -m experiments.smollm2.surface train_clean.jsonl runs/smollm2
 
 A logistic regression on nine features of the chosen and the rejected text
 (length, lists, apologies, ...), cross-validated: what a reward model has to
 beat. Rows have prompt, chosen, rejected and the scores that raters gave.
 """
 
-import json
 import re
 import sys
 
 import numpy as np
 
 from alignax import data
+from experiments.smollm2.prepare import gap, read
 
 FOLDS, SHUFFLES = 5, 5
 
@@ -57,18 +57,15 @@ def main(path: str, model: str):
   tokenizer = data.load_tokenizer(model)
   encode = lambda text: tokenizer(text)['input_ids']
   rows = []
-  with open(path) as lines:
-    for row in map(json.loads, lines):
-      scores = row['metadata']
-      gap = scores['score_chosen'] - scores['score_rejected']
-      pair = encode(row['chosen']), encode(row['rejected'])
-      rows.append((len(encode(row['prompt'])), *pair, gap))
+  for row in read(path):
+    pair = encode(row['chosen']), encode(row['rejected'])
+    rows.append((len(encode(row['prompt'])), *pair, gap(row)))
   for length, whole in ((192, False), (384, False), (384, True), (512, True)):
     for least in (0, 1):
       pairs = [
         (chosen[: length - prompt], rejected[: length - prompt])
-        for prompt, chosen, rejected, gap in rows
-        if gap >= least
+        for prompt, chosen, rejected, apart in rows
+        if apart >= least
         and prompt + 20 < length
         and (not whole or prompt + max(map(len, (chosen, rejected))) < length)
       ]
