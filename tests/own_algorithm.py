@@ -30,3 +30,9 @@ def make_step(models, tx, *, poison_from=0, **step_kw):
     return step(state, frozen, batch | {'factor': factor}, key)
 
   return poisoned
+
+
+def spread(row, response):
+  """A checker from outside of the library that finds no two responses alike."""
+  del row
+  return sum(ord(c) * (i + 1) for i, c in enumerate(response)) % 97 / 97

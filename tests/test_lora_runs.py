@@ -162,7 +162,8 @@ def test_every_algorithm_trains_adapters(name, sft, tmp_path):
       config.role_from[role] = str(sft)
   if EVERY[name] == 'prompts' and name != 'rlvr':
     config.role_from.reward = ''
-    config.rewards = {'gold': dict(kind='checker', name='gold')}
+    # One that tells any two responses apart: gold gives 0 to all of them.
+    config.rewards = {'own': dict(kind='checker', name='own_algorithm.spread')}
   if 'max_new_tokens' in config.algorithm_kw:
     config.algorithm_kw.max_new_tokens = 4
   run.train(config, tmp_path)
