@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from alignax import assemble, data, lora_roles, metrics, sharding
+from alignax import data, lora_roles, metrics, reading, sharding
 from alignax.evals import samples as samples_eval
 
 EVALS = 2  # Stream of the seed; the training loop has another.
@@ -37,7 +37,7 @@ def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
       rows, scores = samples_eval.draw(
         roles.models, params, frozen, tokenizer, found.heldout,
         number=config.evals.samples, seed=config.seed, **config.evals.sampling,
-        scorer=config.evals.scorer, stop_ids=assemble.stop_ids(tokenizer),
+        scorer=config.evals.scorer, stop_ids=reading.stop_ids(tokenizer),
         score_fn=score_fn, join=roles.join,
       )  # fmt: skip
       metrics.append_samples(workdir, [{'step': step, **r} for r in rows])
@@ -64,7 +64,7 @@ def heldout_batch(config, found, mesh):
     classes=found.batches.classes,
     shuffle=False,
     repeat=False,
-    **assemble.hosts(),
+    **reading.hosts(),
   )
   parts = [batches[i] for i in range(len(batches))]
   whole = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from alignax import assemble, lora, models, quantize, sharding
+from alignax import lora, models, quantize, role_params, sharding
 from alignax.models import adapters as stored
 from alignax.models import convert
 from alignax.models.io import locate
@@ -32,15 +32,15 @@ class Shared(NamedTuple):
 
 def load_roles(
   config, algorithm, kw, mesh, vocab_size: int, workdir
-) -> assemble.Roles:
-  """Every role's parameters, as `assemble.load_roles`; shared with LoRA."""
+) -> role_params.Roles:
+  """Every role's parameters, as `role_params.load_roles`; shared with LoRA."""
   if not config.lora.rank:
-    return assemble.load_roles(config, algorithm, kw, mesh, vocab_size)
-  trained, frozen = assemble.roles_of(algorithm, kw)
+    return role_params.load_roles(config, algorithm, kw, mesh, vocab_size)
+  trained, frozen = role_params.roles_of(algorithm, kw)
   settings = lora.Lora(**config.lora)
-  source = find_base(config, assemble.source_of(config, trained[0]), workdir)
+  source = find_base(config, role_params.source_of(config, trained[0]), workdir)
   base = load_base(config, settings, source, mesh)
-  assemble.check_vocabulary(base.params, vocab_size, lora.BASE, source)
+  role_params.check_vocabulary(base.params, vocab_size, lora.BASE, source)
   found = dict.fromkeys((*trained, *frozen), base.model)
   params = {}
   for i, role in enumerate(trained):
@@ -57,10 +57,10 @@ def load_roles(
   for role in frozen:
     found[role], tree = load_frozen(config, base, role, mesh)
     if lora.is_whole(tree):
-      named = assemble.source_of(config, role)
-      assemble.check_vocabulary(tree, vocab_size, role, named)
+      named = role_params.source_of(config, role)
+      role_params.check_vocabulary(tree, vocab_size, role, named)
     frozen_params[role] = tree
-  return assemble.Roles(
+  return role_params.Roles(
     found,
     params,
     frozen_params,
@@ -69,7 +69,7 @@ def load_roles(
   )
 
 
-def join_kw(roles: assemble.Roles) -> dict:
+def join_kw(roles: role_params.Roles) -> dict:
   """What algorithms are told of shared parameters; nothing if none are."""
   return {} if roles.origin is None else {'join': roles.join}
 
@@ -95,7 +95,7 @@ def find_base(config, start: str, workdir) -> str:
       'lora: make one first, with alignax train on one host.'
     )
   model = models.Model(models.Config(**config.model))
-  key = jax.random.fold_in(jax.random.key(config.seed), assemble.PARAMS)
+  key = jax.random.fold_in(jax.random.key(config.seed), role_params.PARAMS)
   models.save(path, model, model.init(key))
   return str(path)
 
@@ -113,7 +113,7 @@ def load_base(config, settings: lora.Lora, source: str, mesh) -> Shared:
     param_dtype=None if as_is else settings.base,
     shardings=place,
   )
-  assemble.check_same_model(config, model, source)
+  role_params.check_same_model(config, model, source)
   # Now, before there is anything to wait for.
   lora.find_targets(convert.abstract_params(model.config), settings)
   head = params.pop('value_head', None)
@@ -121,7 +121,7 @@ def load_base(config, settings: lora.Lora, source: str, mesh) -> Shared:
   def keep(params):
     if settings.base in quantize.KINDS:
       return quantize.quantise_params(params, settings.base)
-    return assemble.lower(params, model.config.dtype)
+    return role_params.lower(params, model.config.dtype)
 
   where = place(jax.eval_shape(keep, params))
   kept = jax.jit(keep, out_shardings=where, donate_argnums=0)(params)
@@ -136,8 +136,8 @@ def load_trained(
   A value function starts from the reward model where that is an adapter of the
   same base, else from the base.
   """
-  source = assemble.source_of(config, role)
-  scalar = role in assemble.SCALAR_ROLES
+  source = role_params.source_of(config, role)
+  scalar = role in role_params.SCALAR_ROLES
   origin = stored.describe(locate(source)) if source else None
   if origin is not None and same(origin.base, base.source):
     tree = load_stored(base, source, role)
@@ -164,7 +164,7 @@ def load_trained(
 def load_stored(base: Shared, source: str, role: str) -> Params:
   """Adapters of a run, to be trained on; only with settings of the config."""
   _, origin, tree = models.load_adapters(
-    source, role=assemble.stored_role(source, role)
+    source, role=role_params.stored_role(source, role)
   )
   have, want = map(dataclasses.asdict, (origin.settings, base.settings))
   # How the base is kept may change; which rule found them does not matter.
@@ -185,15 +185,15 @@ def load_stored(base: Shared, source: str, role: str) -> Params:
 
 def load_frozen(config, base: Shared, role: str, mesh):
   """The model and parameters of a role that is only read."""
-  source = assemble.source_of(config, role)
-  scalar = role in assemble.SCALAR_ROLES
+  source = role_params.source_of(config, role)
+  scalar = role in role_params.SCALAR_ROLES
   origin = stored.describe(locate(source)) if source else None
   if not scalar and (not source or same(source, base.source)):
     return base.model, {}
   if origin is None or not same(origin.base, base.source):
-    return assemble.load_role(config, role, source, mesh, frozen=True)
+    return role_params.load_role(config, role, source, mesh, frozen=True)
   _, origin, tree = models.load_adapters(
-    source, role=assemble.stored_role(source, role)
+    source, role=role_params.stored_role(source, role)
   )
   if scalar and 'value_head' not in tree:
     raise ValueError(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alignax import assemble, data, lora, sampling, sharding
+from alignax import data, lora, reading, sampling, sharding
 from alignax.evals import drift, probes, samples
 from alignax.models import convert
 
@@ -29,8 +29,8 @@ def make_probes(config, roles, found, tokenizer, mesh, scorer) -> Probe | None:
 
   Args:
     config: of the run.
-    roles: from `assemble.load_roles`; its trained parameters still exist.
-    found: from `assemble.load_data`.
+    roles: from `role_params.load_roles`; its trained parameters still exist.
+    found: from `reading.load_data`.
     tokenizer: of the run.
     mesh: of the run.
     scorer: from `scoring.load`.
@@ -131,7 +131,7 @@ def make_responses(config, trees, roles, tokenizer, heldout, scorer) -> Probe:
   draw = probes.make_draw(
     model,
     trees.policy,
-    sampling.make_sampling(stop_ids=assemble.stop_ids(tokenizer)),
+    sampling.make_sampling(stop_ids=reading.stop_ids(tokenizer)),
     max_new_tokens=config.evals.sampling.max_new_tokens,
     group=group,
   )
@@ -190,7 +190,7 @@ def make_sycophancy(config, trees, roles, tokenizer) -> Probe:
     roles.models['policy'],
     trees.policy,
     sampling.make_sampling(
-      temperature=0.0, stop_ids=assemble.stop_ids(tokenizer)
+      temperature=0.0, stop_ids=reading.stop_ids(tokenizer)
     ),
     max_new_tokens=config.evals.sampling.max_new_tokens,
   )
@@ -219,7 +219,7 @@ def make_text(config, trees, roles, tokenizer, mesh) -> Probe:
     shuffle=False,
     repeat=False,
     **kw,
-    **assemble.hosts(),
+    **reading.hosts(),
   )
   loss = probes.make_text_loss(roles.models['policy'], trees.policy)
 

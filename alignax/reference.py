@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from alignax import assemble, data, sharding
+from alignax import data, reading, sharding
 
 
 def with_reference(config, algorithm, roles, found, mesh, workdir):
@@ -61,7 +61,7 @@ def reference_logps(config, found, examples, mesh, compute, ref) -> np.ndarray:
     seed=0,
     shuffle=False,
     repeat=False,
-    **assemble.hosts(),
+    **reading.hosts(),
   )
   values = []
   for batch in tqdm(one_by_one, desc='reference', unit='batch'):

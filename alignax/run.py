@@ -21,13 +21,14 @@ from alignax import (
   models,
   monitoring,
   probing,
+  reading,
   reference,
   reward_checks,
   scoring,
   sharding,
 )
 
-STEPS = 1  # Stream of the seed; `assemble`, `heldout`, `evals` have others.
+STEPS = 1  # Stream of the seed; `role_params`, `heldout`, `evals` have others.
 
 
 class NotFinite(RuntimeError):
@@ -72,13 +73,13 @@ def train(config, workdir, *, load_config=None) -> dict:
   config = run_stages(config, workdir, load_config)
   describe.write_description(config, workdir)
 
-  tokenizer = assemble.load_tokenizer(config)
+  tokenizer = reading.load_tokenizer(config)
   with config.unlocked():
     config.model.vocab_size = config.model.get('vocab_size') or len(tokenizer)
-  found = assemble.load_data(config, algorithm, kw, tokenizer)
+  found = reading.load_data(config, algorithm, kw, tokenizer)
   describe.report_data(found, workdir)
   if 'stop_ids' in kw and not kw['stop_ids']:
-    kw['stop_ids'] = assemble.stop_ids(tokenizer)
+    kw['stop_ids'] = reading.stop_ids(tokenizer)
 
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))

@@ -16,7 +16,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from alignax import assemble, data, reward_checks, rewards
+from alignax import data, reward_checks, rewards, role_params
 from alignax.models import Model
 from alignax.reward_checks import TERM
 from alignax.rewards.combine import ScoreFn
@@ -57,7 +57,7 @@ class Scorer(NamedTuple):
     """What an algorithm that learns from responses to these rows is given."""
     return {'score_fn': self.score_fn(rows)} if self.terms else {}
 
-  def beside(self, roles: assemble.Roles) -> assemble.Roles:
+  def beside(self, roles: role_params.Roles) -> role_params.Roles:
     """The roles of a run, and those of its rewards."""
     return roles._replace(
       models=roles.models | self.models, frozen=roles.frozen | self.frozen
@@ -110,15 +110,15 @@ def _compares(reward) -> bool:
 
 def _model(name, kw, *, config, mesh, tokenizer, **_) -> Made:
   """One reward model, or an ensemble; see `rewards.ensemble_scores`."""
-  source = kw.pop('source', '') or assemble.source_of(config, 'reward')
+  source = kw.pop('source', '') or role_params.source_of(config, 'reward')
   sources = kw.pop('members', ()) or (source,)
   found, frozen = {}, {}
   for i, source in enumerate(sources):
     role = f'reward_{name}_{i}'
-    found[role], frozen[role] = assemble.load_role(
+    found[role], frozen[role] = role_params.load_role(
       config, 'reward', source, mesh, frozen=True
     )
-    assemble.check_vocabulary(frozen[role], len(tokenizer), role, source)
+    role_params.check_vocabulary(frozen[role], len(tokenizer), role, source)
   if len(sources) > 1:
     score_fn = rewards.ensemble_scores(found, **kw)
   else:
@@ -145,7 +145,8 @@ def _judge(name, kw, *, config, mesh, tokenizer, **_) -> Made:
   role, source = f'judge_{name}', kw.pop('source', '') or config.init_from
   baseline = kw.pop('baseline', '')
   # It is loaded as a reference is: with its language head, and only read.
-  model, params = assemble.load_role(config, 'ref', source, mesh, frozen=True)
+  load = role_params.load_role
+  model, params = load(config, 'ref', source, mesh, frozen=True)
   own = tokenizer if source == config.init_from else data.load_tokenizer(source)
   kw.setdefault('length', min(1024, model.config.max_length))
   prefer = rewards.make_prefer(model, own, role=role, **kw)

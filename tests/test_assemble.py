@@ -7,7 +7,7 @@ import pytest
 import tiny_worlds as worlds
 from ml_collections import ConfigDict
 
-from alignax import assemble, checks
+from alignax import checks, role_params
 from configs import common
 
 
@@ -24,7 +24,7 @@ def make_config(**model):
 def load(role, **kw):
   mesh = worlds.make_mesh()
   with jax.set_mesh(mesh):
-    return assemble.load_role(make_config(), role, '', mesh, **kw)[1]
+    return role_params.load_role(make_config(), role, '', mesh, **kw)[1]
 
 
 def test_the_keys_of_a_config_are_those_that_are_checked():
@@ -53,14 +53,14 @@ def test_scalar_roles_have_their_own_head_and_no_other():
 def test_a_role_starts_like_another(role, source):
   from_ = ConfigDict(dict(ref='', value='', reward='r'))
   config = ConfigDict(dict(init_from='p', role_from=from_))
-  assert assemble.source_of(config, role) == source
+  assert role_params.source_of(config, role) == source
 
 
 def test_what_is_only_read_is_kept_as_it_is_used():
   """Half the memory in bfloat16, and the same result to the last bit."""
   model = worlds.make_model(dtype='bfloat16', tie_embeddings=False)
   params = worlds.make_params(model)
-  low = assemble.lower(params, 'bfloat16')
+  low = role_params.lower(params, 'bfloat16')
   types = {x.dtype for x in jax.tree.leaves(low)}
   assert types == {jnp.dtype('bfloat16'), jnp.dtype('float32')}
   assert low['norm']['scale'].dtype == jnp.float32
@@ -68,5 +68,5 @@ def test_what_is_only_read_is_kept_as_it_is_used():
   batch = worlds.text()
   np.testing.assert_array_equal(logps(params, batch), logps(low, batch))
   reward = worlds.make_params(model, value_head=True)
-  low = assemble.lower(reward, 'bfloat16')
+  low = role_params.lower(reward, 'bfloat16')
   assert low['value_head']['kernel'].dtype == jnp.float32

@@ -244,7 +244,7 @@ class TestRefused:
     def compiled(*_):
       raise AssertionError('It got as far as making parameters.')
 
-    monkeypatch.setattr('alignax.assemble.load_roles', compiled)
+    monkeypatch.setattr('alignax.role_params.load_roles', compiled)
     with pytest.raises(ValueError, match=match):
       train(home, 'dpo', tmp_path, **changes)
 

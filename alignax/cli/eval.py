@@ -75,6 +75,7 @@ def evaluate(config, workdir, samples: int):
     checks,
     data,
     lora_roles,
+    reading,
     scoring,
     sharding,
   )
@@ -87,7 +88,7 @@ def evaluate(config, workdir, samples: int):
     config.model.vocab_size = config.model.get('vocab_size') or len(tokenizer)
     # A row a document: observations are then independent, and counted.
     config.data.packing = False
-  found = assemble.load_data(config, algorithm, kw, tokenizer)
+  found = reading.load_data(config, algorithm, kw, tokenizer)
   if not found.heldout:
     raise ValueError(
       'There are no held-out rows: set --config.data.heldout=N or '
@@ -159,7 +160,7 @@ def on_heldout(config, algorithm, kw, roles, found, mesh) -> dict:
 
 def on_samples(config, roles, found, tokenizer, number: int, score_fn) -> dict:
   """Estimates of the scores of responses to held-out prompts."""
-  from alignax import assemble
+  from alignax import reading
   from alignax.evals import intervals, samples
 
   if not number:
@@ -174,7 +175,7 @@ def on_samples(config, roles, found, tokenizer, number: int, score_fn) -> dict:
     seed=config.seed,
     **config.evals.sampling,
     scorer=config.evals.scorer,
-    stop_ids=assemble.stop_ids(tokenizer),
+    stop_ids=reading.stop_ids(tokenizer),
     score_fn=score_fn,
     join=roles.join,
   )

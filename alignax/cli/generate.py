@@ -163,7 +163,7 @@ def draw(args, model, params, tokenizer, prompts):
   """A response to every prompt, with a progress bar."""
   from tqdm import tqdm
 
-  from alignax import assemble, sampling
+  from alignax import reading, sampling
 
   numbers = sampling.make_sampling(
     temperature=args.temperature,
@@ -173,7 +173,7 @@ def draw(args, model, params, tokenizer, prompts):
     repetition_penalty=args.repetition_penalty,
     min_new_tokens=args.min_new_tokens,
     max_new_tokens=args.max_new_tokens,
-    stop_ids=assemble.stop_ids(tokenizer),
+    stop_ids=reading.stop_ids(tokenizer),
   )
   hidden = len(prompts) == 1
   with tqdm(total=len(prompts), unit='row', disable=hidden) as bar:

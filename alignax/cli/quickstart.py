@@ -109,7 +109,7 @@ def draw(model, params, tokenizer, prompts, *, seed, max_new_tokens=24):
   """Samples a response to every prompt, at temperature 1."""
   import jax
 
-  from alignax import assemble, sampling
+  from alignax import reading, sampling
 
   tokens = [sampling.encode(tokenizer, row['prompt']) for row in prompts]
   rows = sampling.sample(
@@ -117,7 +117,7 @@ def draw(model, params, tokenizer, prompts, *, seed, max_new_tokens=24):
     params,
     sampling.left_pad(tokens),
     jax.random.key(seed),
-    sampling.make_sampling(stop_ids=assemble.stop_ids(tokenizer)),
+    sampling.make_sampling(stop_ids=reading.stop_ids(tokenizer)),
     max_new_tokens=max_new_tokens,
   )
   rows = jax.device_get(rows)

@@ -10,7 +10,7 @@ import pytest
 import tiny_worlds as worlds
 
 import alignax
-from alignax import assemble, checks, metrics, run, train
+from alignax import checks, metrics, reading, run, train
 from alignax.algorithms import distill
 from alignax.cli import configs
 
@@ -152,7 +152,7 @@ class TestOnPolicy:
     with pytest.raises(
       ValueError, match='data.packing is True, .* needs False'
     ):
-      assemble.batch_kw(distill, kw, config.data)
+      reading.batch_kw(distill, kw, config.data)
 
   def test_a_share_that_is_none(self):
     with pytest.raises(ValueError, match='on_policy is 1.5'):

@@ -7,7 +7,7 @@ import optax
 import pytest
 import tiny_worlds as worlds
 
-from alignax import assemble, checks, data, metrics, models, run, train
+from alignax import assemble, checks, data, metrics, models, reading, run, train
 from alignax.algorithms import (
   grpo,
   llama3_rounds,
@@ -107,7 +107,7 @@ def test_the_gold_score_rises(name, world):
   feed = batches('prompts', 'prompts', tokenizer, size)
   kw = kw | dict(
     max_new_tokens=N,
-    stop_ids=assemble.stop_ids(tokenizer),
+    stop_ids=reading.stop_ids(tokenizer),
     score_fn=gold_scores(tokenizer, feed.rows, []),
   )
   tx, extra = optax.adam(2e-3), {}

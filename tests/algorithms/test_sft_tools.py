@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignax import assemble, metrics, models, run, train
+from alignax import metrics, models, reading, run, train
 from alignax.algorithms import sft
 from alignax.cli import configs
 from alignax.data import synthetic
@@ -33,8 +33,8 @@ def make_config(**changes):
 @pytest.fixture(scope='module')
 def batch():
   config = make_config()
-  tokenizer = assemble.load_tokenizer(config)
-  found = assemble.load_data(config, sft, {}, tokenizer)
+  tokenizer = reading.load_tokenizer(config)
+  found = reading.load_data(config, sft, {}, tokenizer)
   return found.batches[0], tokenizer
 
 

@@ -11,11 +11,11 @@ import pytest
 import tiny_worlds as worlds
 
 from alignax import (
-  assemble,
   data,
   metrics,
   reward_checks,
   rewards,
+  role_params,
   run,
   scoring,
 )
@@ -94,7 +94,7 @@ def test_algorithms_that_do_not_sample_take_none():
 
 
 def test_refused_before_anything_is_made(tmp_path, monkeypatch):
-  monkeypatch.setattr('alignax.assemble.load_tokenizer', None)
+  monkeypatch.setattr('alignax.reading.load_tokenizer', None)
   config = ppo_config.get_config('size=tiny')
   config.rewards = {'a': dict(kind='checker', name='exact', timeout=-1.0)}
   with pytest.raises(ValueError, match='rewards.a: timeout is -1.0'):
@@ -214,7 +214,9 @@ def test_a_reward_model_is_that_of_the_config_unless_it_says(stored):
   mesh = worlds.make_mesh()
   with contextlib.ExitStack() as stack, jax.set_mesh(mesh):
     scorer = scoring.load(config, mesh, TOKENIZER, stack)
-    _, want = assemble.load_role(config, 'reward', str(stored / 'two'), mesh)
+    _, want = role_params.load_role(
+      config, 'reward', str(stored / 'two'), mesh
+    )
   worlds.assert_trees_close(scorer.frozen['reward_a_0'], want)
 
 
