@@ -14,7 +14,7 @@ SEEDS = 3
 RANKS = (0, 1, 4, 16, 64)
 DEEP = {'model.depth': 6, 'model.width': 96, 'model.num_heads': 3,
         'model.num_kv_heads': 3, 'model.mlp_width': 288}  # fmt: skip
-RATES = {0: 2e-3}  # Of all weights, as in the quickstart; adapters bear more.
+RATES = {0: 2e-3}  # Of all weights; adapters bear more.
 ASKED = {
   **common.QUIET,
   'data.heldout_path': common.world(
