@@ -21,7 +21,8 @@ interval.
 from alignax.report.charts import curves, frontier
 from alignax.report.page import Section, samples, table, text, write
 from alignax.report.runs import Run, find_runs, of_plan
-from alignax.report.summary import sections, to_csv, to_markdown
+from alignax.report.summary import sections
+from alignax.report.tabular import to_csv, to_markdown
 
 __all__ = [
   'Run',

@@ -23,7 +23,7 @@ def sections(
   """A chart of frontiers, and a table of rewards at equal KL.
 
   Args:
-    groups: runs over their seeds; see `summary.Group`.
+    groups: runs over their seeds; see `groups.Group`.
     frontiers: (reward, KL) names of metrics; the first that was measured for
       most of the groups is used.
     by: keys of the config that make a method.

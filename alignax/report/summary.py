@@ -1,14 +1,11 @@
 """What a page says of runs: tables, curves, and samples side by side."""
 
-import csv
-import io
-import json
-import re
 from collections.abc import Sequence
 
-from alignax.evals.intervals import Estimate, bootstrap, paired
+from alignax.evals.intervals import paired
 from alignax.report import charts, matched, page
-from alignax.report.runs import Run, comparable, unseeded
+from alignax.report.groups import Group, find_baseline, group
+from alignax.report.runs import Run, comparable
 
 # In every line, about the run and not the model.
 COUNTERS = ('step', 'seconds', 'tokens')
@@ -29,74 +26,6 @@ FRONTIERS = (
   ('objective/score', 'objective/kl'),
 )
 SAMPLES = 24
-
-
-class Group:
-  """Runs that differ by their seed only."""
-
-  def __init__(self, runs: Sequence[Run]):
-    self.runs = runs
-    self.name = _common_name([run.name for run in runs])
-    self._last = [run.last() for run in runs]
-
-  def last(self, metric: str) -> Estimate | float | None:
-    """The last value; over seeds, the mean and its interval."""
-    values = [v[metric] for v in self._last if v.get(metric) is not None]
-    if len(values) > 1:
-      return bootstrap(values)
-    if not values:
-      return None
-    known = self.runs[0].estimates.get(metric) if len(self.runs) == 1 else None
-    if known is None:
-      return values[0]
-    low, high = (float('nan') if known[k] is None else known[k]
-                 for k in ('low', 'high'))  # fmt: skip
-    return Estimate(known['mean'], low, high, known['n'])
-
-  def by_seed(self, metric: str) -> dict[int, float]:
-    """The last value of every seed that has one."""
-    return {
-      run.config.get('seed', i): values[metric]
-      for i, (run, values) in enumerate(zip(self.runs, self._last))
-      if values.get(metric) is not None
-    }
-
-  def curve(self, metric: str) -> list[tuple[float, ...]]:
-    """Of one run, or the mean and the range over seeds at every step."""
-    if len(self.runs) == 1:
-      return self.runs[0].curve(metric)
-    at = {}
-    for run in self.runs:
-      for step, value in dict(run.curve(metric)).items():
-        at.setdefault(step, []).append(value)
-    return [
-      (step, sum(v) / len(v), min(v), max(v))
-      for step, v in sorted(at.items())
-      if len(v) == len(self.runs)
-    ]
-
-
-def group(runs: Sequence[Run]) -> list[Group]:
-  """Runs that differ by their seed only, together."""
-  found = {}
-  for run in runs:
-    same = json.dumps(comparable(run.config), sort_keys=True)
-    found.setdefault(same, []).append(run)
-  # The same seed twice is the same run twice, not a sample of two.
-  groups = []
-  for members in found.values():
-    seeds = [run.config.get('seed') for run in members]
-    whole = len(set(seeds)) == len(seeds)
-    groups += [Group(members)] if whole else [Group([run]) for run in members]
-  return groups
-
-
-def _common_name(names: list[str]) -> str:
-  if len(names) == 1:
-    return names[0]
-  short = set(map(unseeded, names))
-  name = short.pop() if len(short) == 1 else names[0]
-  return f'{name} ({len(names)} seeds)'
 
 
 def sections(
@@ -141,7 +70,7 @@ def metric_names(runs: Sequence[Run]) -> list[str]:
 def _summary(groups, names):
   rows = []
   for g in groups:
-    row = {'run': g.name, 'status': _status(g)}
+    row = {'run': g.name, 'status': status(g)}
     row |= {name: g.last(name) for name in names[:COLUMNS]}
     seconds = [run.last().get('seconds') for run in g.runs]
     known = [s for s in seconds if s is not None]
@@ -174,7 +103,7 @@ def _unfinished(runs):
   )
 
 
-def _status(g: Group) -> str:
+def status(g: Group) -> str:
   states = [run.status for run in g.runs]
   if len(set(states)) == 1:
     return states[0]
@@ -204,18 +133,6 @@ def _against(groups, names, baseline: str):
     rows,
     columns=columns,
     note='Difference of last values, seed by seed; one seed has no interval.',
-  )
-
-
-def find_baseline(groups, baseline: str) -> Group:
-  for g in groups:
-    if baseline == g.name or baseline in [run.name for run in g.runs]:
-      return g
-    if baseline == re.sub(r' \(\d+ seeds\)$', '', g.name):
-      return g
-  raise ValueError(
-    f'There is no run {baseline!r} to compare with; there are '
-    f'{", ".join(g.name for g in groups)}.'
   )
 
 
@@ -315,43 +232,3 @@ def _everything(groups, names):
   section = page.table('All metrics', rows)
   folded = f'<details><summary>{len(rows)} metrics</summary>{section.html}'
   return section._replace(html=f'{folded}</details>')
-
-
-def to_csv(runs: Sequence[Run]) -> str:
-  """A line a run, a column a metric; what is missing is empty."""
-  names = metric_names(runs)
-  file = io.StringIO()
-  columns = ['run', 'status', 'seed', *COUNTERS, *names]
-  writer = csv.DictWriter(file, columns, restval='', extrasaction='ignore')
-  writer.writeheader()
-  for run in runs:
-    row = {'run': run.name, 'status': run.status}
-    row['seed'] = run.config.get('seed', '')
-    writer.writerow(row | run.last())
-  return file.getvalue()
-
-
-def to_markdown(runs: Sequence[Run]) -> str:
-  """The summary as a Markdown table; it reads well as plain text too."""
-  groups, names = group(runs), metric_names(runs)[:COLUMNS]
-  rows = [['run', 'status', *names]]
-  rows += [
-    [g.name, _status(g), *(_plain(g.last(name)) for name in names)]
-    for g in groups
-  ]
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  lines = [
-    '| ' + ' | '.join(c.ljust(w) for c, w in zip(row, widths)) + ' |'
-    for row in rows
-  ]
-  lines.insert(1, '|' + '|'.join('-' * (w + 2) for w in widths) + '|')
-  return '\n'.join(lines) + '\n'
-
-
-def _plain(value) -> str:
-  if page.missing(value):
-    return '–'
-  if not isinstance(value, tuple):
-    return page.number(value)
-  mean, interval = page.estimate(*value[:3])
-  return f'{mean} ({interval})' if interval else mean

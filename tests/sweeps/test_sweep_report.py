@@ -58,7 +58,7 @@ def test_the_page_of_a_sweep(out, home, capsys):
 
 def test_intervals_are_over_seeds(out):
   runs = report.find_runs([out])
-  from alignax.report.summary import group
+  from alignax.report.groups import group
 
   (g,) = [g for g in group(runs) if g.name.startswith('dpo loss=ipo beta=0.1')]
   assert g.last('samples/total') == bootstrap([0.54, 0.541, 0.542])
