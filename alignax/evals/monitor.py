@@ -4,9 +4,11 @@ Gao et al. 2023 (https://arxiv.org/abs/2210.10760) show the shape of it: the
 proxy that is trained on goes on rising, the gold score turns. Both are only
 seen with noise, at a number of evaluations, so this is a test:
 
-  Over the last `window` evaluations, straight lines are fitted to both. A
-  warning is given where the proxy's slope is positive and the judge's negative,
-  both at level α by one-sided t-tests, at `patience` evaluations in a row.
+  Over the last `window` evaluations, straight lines are fitted to both, and
+  over the last half and three quarters of as many, so that a fast fall is seen
+  fast. A warning is given where, over any of the three, the proxy's slope is
+  positive and the judge's negative, both at level α by one-sided t-tests, at
+  `patience` evaluations in a row.
 
 Noise is taken to last: that of an evaluation correlates with the next by ρ,
 with the one after by ρ², and so on. Its size and ρ are estimated, by moments,
@@ -39,7 +41,7 @@ class Verdict(NamedTuple):
   """What is to be said at the last evaluation.
 
   Attributes:
-    proxy: its slope over the window; None before there are enough.
+    proxy: its slope over the longest window that there is; None before.
     judge: the same.
     diverging: whether the test rejects, at this evaluation alone.
     warning: whether it did so `patience` times in a row.
@@ -72,23 +74,25 @@ def judge(
   Args:
     proxy: what is trained on, at evaluations that are evenly apart.
     held_out: what is wanted, at each, by something that is not trained on.
-    window: evaluations over which slopes are fitted, 4 or more.
-    alpha: level of each of the two tests.
+    window: evaluations over which slopes are fitted at most, 4 or more.
+    alpha: level of each of the two tests, over each of the windows.
     patience: evaluations in a row at which both reject.
   """
   if window < 4:
     raise ValueError(f'window is {window}; a slope and its error need 4.')
+  windows = sorted({max(4, window * i // 4) for i in (2, 3, 4)})
   rejected, slopes = [], (None, None)
   for back in range(patience):
     end = len(proxy) - back
-    if end < window:
-      break
-    found = tuple(slope(y[:end], window) for y in (proxy, held_out))
-    rejected.append(found[0].p < alpha and 1 - found[1].p < alpha)
-    if not back:
-      slopes = found
-  warning = len(rejected) == patience and all(rejected)
-  return Verdict(*slopes, bool(rejected and rejected[0]), warning)
+    found = [
+      tuple(slope(y[:end], w) for y in (proxy, held_out))
+      for w in windows
+      if w <= end
+    ]
+    rejected.append(any(p.p < alpha and 1 - h.p < alpha for p, h in found))
+    if found and not back:
+      slopes = found[-1]
+  return Verdict(*slopes, rejected[0], all(rejected))
 
 
 def slope(values, window: int) -> Slope:
@@ -150,28 +154,43 @@ def moments(window: int) -> tuple[tuple[float, float, float], ...]:
   return tuple(found)
 
 
-def turn(steps: Sequence[float], values: Sequence[float]) -> Turn | None:
-  """Where a curve turns from rising to falling; None where it does not.
+def turn(
+  steps: Sequence[float], values: Sequence[float], *, alpha: float = 0.05
+) -> Turn | None:
+  """Where a curve turns to falling; None where it does not.
 
   Two straight lines that meet are fitted by least squares, for every step at
-  which they may meet. The 95 % set holds those steps whose fit the F-test does
-  not tell from the best (Feder 1975, https://doi.org/10.1214/aos/1176342999).
+  which they may meet. Where the first rises and the second falls (one-sided
+  t-test at level `alpha`, of noise that is independent) they meet at the turn;
+  where the first falls already, that is at the first step. The 95 % set holds
+  those steps whose fit the F-test does not tell from the best (Feder 1975,
+  https://doi.org/10.1214/aos/1176342999).
   """
   x = np.asarray(steps, np.float64)
   y = np.asarray(values, np.float64)
   n = len(x)
   if n < 6:
     return None
-  knots, left, falls = x[1:-1], [], []
-  for knot in knots:
-    design = np.stack([np.ones(n), x, np.maximum(x - knot, 0.0)], axis=1)
-    coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
-    left.append(float(np.sum((y - design @ coefficients) ** 2)))
-    _, before, change = coefficients
-    falls.append(before > 0 > before + change)
+  knots = x[1:-1]
+  left, first, second = np.array([_two_lines(x, y, knot) for knot in knots]).T
   best = int(np.argmin(left))
-  if not falls[best]:
+  falls = special.stdtrit(n - 3, alpha)  # Of a t, at most.
+  if first[best] < falls:
+    return Turn(*map(float, x[[0, 0, 0]]))
+  if not (first[best] > 0 and second[best] < falls):
     return None
   limit = left[best] * (1 + special.fdtri(1, n - 4, 0.95) / (n - 4))
-  inside = knots[np.asarray(left) <= limit]
+  inside = knots[left <= limit]
   return Turn(float(knots[best]), float(inside.min()), float(inside.max()))
+
+
+def _two_lines(x, y, knot) -> tuple[float, float, float]:
+  """Sum of squares left by lines that meet at a knot, and t of their slopes."""
+  n = len(x)
+  before, after = np.minimum(x - knot, 0.0), np.maximum(x - knot, 0.0)
+  design = np.stack([np.ones(n), before, after], axis=1)
+  coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
+  left = float(np.sum((y - design @ coefficients) ** 2))
+  spread = np.diag(np.linalg.inv(design.T @ design))[1:]
+  errors = np.sqrt(spread * max(left, 1e-24) / (n - 3))
+  return (left, *(coefficients[1:] / errors))

@@ -4,11 +4,12 @@
       --workdir=runs/experiments --jobs=2
   python -m experiments.monitor.table runs/experiments
 
-PPO against two reward models. The weak one was trained on 60 comparisons by
-annotators who like length, and has no KL penalty beside it: it can be hacked.
-The strong one, of 4,000 comparisons and with a penalty, is there for the false
-alarms. Ten seeds of each; nothing is stopped, so that it can be seen what would
-have been lost, and where.
+PPO against three reward models. The wrong one was trained on 60 comparisons by
+annotators who like length, the weak one on 1,000 honest ones; neither has a KL
+penalty beside it, and both can be hacked, at once and in time. The strong one,
+of 4,000 comparisons and with a penalty, is there for the false alarms. Ten
+seeds of each; nothing is stopped, so that it can be seen what would have been
+lost, and where.
 """
 
 from alignax import sweeps
@@ -26,14 +27,17 @@ WATCHED = {
 
 
 def get_sweep():
-  weak = common.reward(
-    60, biased={'length_bias': 0.5}, name='weak reward', total_steps=60
+  wrong = common.reward(
+    60, biased={'length_bias': 0.5}, name='wrong reward', total_steps=60
   )
+  weak = common.reward(1000, name='weak reward')
   strong = common.reward(name='strong reward')
   runs = [
     common.ppo(
       judge, name=f'ppo on {name}', **WATCHED, **{'algorithm_kw.kl_coef': coef}
     )
-    for name, judge, coef in (('weak', weak, 0.0), ('strong', strong, 0.1))
-  ]
+    for name, judge, coef in (
+      ('wrong', wrong, 0.0), ('weak', weak, 0.0), ('strong', strong, 0.1)
+    )
+  ]  # fmt: skip
   return sweeps.seeds(runs, SEEDS)

@@ -1,10 +1,13 @@
-"""Prints the monitor's warnings of a sweep, and what they came before.
+"""When the monitor warns in the runs of a sweep, and what that comes before.
 
   python -m experiments.monitor.table runs/experiments
 
-Where the held-out score truly turned is not known either; it is estimated from
-the whole run, which the monitor did not have. 'Kept' is what the run would have
-been worth if it had ended at its best up to the warning, 'end' what it came to.
+A warning depends on nothing but the evaluations up to then, so it is found here
+from those that the runs wrote. Where the held-out score truly turned is not
+known either; it is estimated from the whole run, which the monitor did not
+have. 'Then' is the score at the warning, 'end' what the run came to, and 'kept'
+what it would have been worth if it had ended at its best up to the warning, as
+with monitor.stop.
 """
 
 import pathlib
@@ -25,13 +28,13 @@ def main(workdir: str):
 
 def table(named) -> str:
   """Markdown, of runs by name: a row a run, and a line for each name."""
-  rows = ['| run | seed | turned at | warned at | end | kept |',
-          '|---|---|---|---|---|---|']  # fmt: skip
+  columns = 'run', 'seed', 'turned at', 'warned at', 'then', 'end', 'kept'
+  rows = [f'| {" | ".join(columns)} |', '|---' * len(columns) + '|']
   counts = []
   for name, runs in named.items():
-    found = [measure(run) for run in runs if run.curve('monitor/warning')]
-    for seed, turn, warned, end, kept in found:
-      cells = (name, seed, shown(turn), shown(warned), end, kept)
+    found = [measure(run) for run in runs if run.curve('monitor/best_step')]
+    for seed, turn, warned, *scores in found:
+      cells = (name, seed, shown(turn), shown(warned), *map(score, scores))
       rows.append('| ' + ' | '.join(str(cell) for cell in cells) + ' |')
     if found:
       counts.append(summary(name, found))
@@ -39,17 +42,30 @@ def table(named) -> str:
 
 
 def measure(run):
-  """Seed, turn, warning, score at the end, and best score up to the warning."""
+  """Seed, turn, warning; scores then, at the end, and the best up to then."""
   steps, judge = map(np.array, zip(*run.curve(JUDGE)))
-  warned = next((s for s, w in run.curve('monitor/warning') if w), None)
+  proxy = [value for _, value in run.curve(PROXY)]
+  warned = first_warning(steps, proxy, judge)
   seen = judge if warned is None else judge[steps <= warned]
   turn = monitor.turn(steps, judge)
   return (
     run.config['seed'],
     None if turn is None else turn.step,
     warned,
-    round(float(judge[-1]), 3),
-    round(float(seen.max() if warned is not None else judge[-1]), 3),
+    None if warned is None else seen[-1],
+    judge[-1],
+    judge[-1] if warned is None else seen.max(),
+  )
+
+
+def first_warning(steps, proxy, judge) -> int | None:
+  return next(
+    (
+      int(step)
+      for i, step in enumerate(steps, start=1)
+      if monitor.judge(proxy[:i], judge[:i]).warning
+    ),
+    None,
   )
 
 
@@ -65,8 +81,12 @@ def summary(name: str, found) -> str:
   )
 
 
-def shown(value) -> str:
-  return '–' if value is None else f'{value:.0f}'
+def shown(step) -> str:
+  return '–' if step is None else f'{step:.0f}'
+
+
+def score(value) -> str:
+  return '–' if value is None else f'{value:.3f}'
 
 
 if __name__ == '__main__':

@@ -131,13 +131,27 @@ class TestTurn:
     assert monitor.turn(range(20), np.arange(20) ** 0.5) is None
     assert monitor.turn(range(4), [0, 1, 1, 0]) is None
 
+  def test_nor_has_one_that_stays_up(self):
+    found = 0
+    for seed in range(40):
+      rng = np.random.default_rng(seed)
+      values = np.minimum(np.arange(40), 10) + rng.normal(0, 1, 40)
+      found += monitor.turn(range(40), values) is not None
+    assert found <= 6  # Of 40, nominally 2.
+
+  def test_what_falls_from_the_start_turned_there(self):
+    noise = np.random.default_rng(0).normal(0, 0.02, 21)
+    fast = 0.6 * np.exp(-np.arange(21) / 4)
+    for values in (-np.arange(21.0), fast, fast + noise):
+      assert monitor.turn(range(8, 29), values) == (8, 8, 8)
+
 
 def test_it_takes_patience_and_a_window():
   proxy = np.arange(12.0)
   judge = -np.arange(12.0)
   found = [monitor.judge(proxy[:i], judge[:i]) for i in range(13)]
-  assert [v.diverging for v in found] == [False] * 8 + [True] * 5
-  assert [v.warning for v in found] == [False] * 9 + [True] * 4
-  assert found[7].judge is None and found[8].judge.value == pytest.approx(-1)
+  assert [v.diverging for v in found] == [False] * 4 + [True] * 9
+  assert [v.warning for v in found] == [False] * 5 + [True] * 8
+  assert found[3].judge is None and found[4].judge.value == pytest.approx(-1)
   with pytest.raises(ValueError, match='window is 3'):
     monitor.judge(proxy, judge, window=3)

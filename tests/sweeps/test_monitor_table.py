@@ -32,9 +32,9 @@ def test_warnings_are_early_late_or_false(tmp_path):
   write(tmp_path / 'ppo-s3', 3, rises, warned=40)
   write(tmp_path / 'ppo-s4', 4, rises, warned=None)
   out = table.table({'ppo': report.find_runs([tmp_path])})
-  assert '| ppo | 0 | 20 | 34 | 0.2 | 0.6 |' in out
-  assert '| ppo | 1 | 20 | – | 0.2 | 0.2 |' in out
-  assert '| ppo | 4 | – | – | 0.6 | 0.6 |' in out
+  assert '| ppo | 0 | 20 | 34 | 0.460 | 0.200 | 0.600 |' in out
+  assert '| ppo | 1 | 20 | – | – | 0.200 | 0.200 |' in out
+  assert '| ppo | 4 | – | – | – | 0.600 | 0.600 |' in out
   assert (
     'ppo: 3 of 5 turned; warned of 1 of these, 14 steps after it '
     '(median); 2 false alarms.'
