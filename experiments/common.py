@@ -80,6 +80,6 @@ def pairs(loss: str, n: int = 4000, *, name: str = '', biased=(), **overrides):
 def ppo(judge, *, name: str = 'ppo', **overrides):
   """PPO from the SFT model against a reward model."""
   return sweeps.run(
-    STAGE.format('ppo'), {**ASKED, **overrides}, name=name,
+    STAGE.format('ppo'), {**ASKED, 'total_steps': 40, **overrides}, name=name,
     after={'init_from': sft(), 'role_from.reward': judge},
   )  # fmt: skip
