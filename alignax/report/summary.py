@@ -45,7 +45,8 @@ def sections(
   groups = group(runs)
   names = metric_names(runs)
   found = [_summary(groups, names), _unfinished(runs)]
-  if baseline and baseline not in matched.methods(groups, by):
+  # Without keys every group is a method, and nothing is matched.
+  if baseline and not (by and baseline in matched.methods(groups, by)):
     found.append(_against(groups, names, baseline))
   found += [_curves(groups, names), _frontier(groups)]
   if by:

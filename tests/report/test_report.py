@@ -122,6 +122,16 @@ def test_differences_are_paired_by_seed(sweep):
   assert float(first[1]) == pytest.approx(mean)
 
 
+def test_runs_of_one_seed_have_a_baseline_too(tmp_path):
+  for i, name in enumerate(('dpo', 'ppo')):
+    fake_runs.write_run(tmp_path / name, algorithm=name, gain=0.3 + i)
+  runs = report.find_runs([tmp_path])
+  found = report.sections(runs, baseline='dpo')
+  (against,) = [s for s in found if s.title == 'Against dpo']
+  rows = re.findall(r'<th scope="row">(\w+)', against.html)
+  assert rows == ['ppo']
+
+
 def test_unknown_baseline_is_named(sweep, capsys):
   assert main(['report', str(sweep), '--baseline=grpo']) == 1
   assert "no run 'grpo'" in capsys.readouterr().err
