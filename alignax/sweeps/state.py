@@ -94,7 +94,9 @@ def locked(directory: pathlib.Path):
 def is_locked(directory: pathlib.Path) -> bool:
   try:
     with (directory / 'lock').open() as file:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # Shared: for an exclusive one NFS wants a file that is open for writing,
+      # which those who only read a sweep may not be allowed.
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
   except FileNotFoundError:
     return False
   except BlockingIOError:

@@ -1,5 +1,7 @@
 """Sweeps on this machine: nothing twice, and one failure stops no other."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -149,6 +151,21 @@ def test_a_run_whose_machine_died_is_known(write_sweep, runs_of, home):
     assert state.read(directory, 4).state == state.RUNNING
   assert main(args) == 0
   assert [s.split()[0] for s in runs_of()['sft'][1]] == ['0', '3']
+
+
+def test_a_lock_is_asked_for_as_nfs_allows(tmp_path, monkeypatch):
+  flock = fcntl.flock
+
+  def of_nfs(file, operation):
+    mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+    if operation & fcntl.LOCK_EX and mode == os.O_RDONLY:
+      raise OSError(errno.EBADF, 'Bad file descriptor')
+    flock(file, operation)
+
+  monkeypatch.setattr(fcntl, 'flock', of_nfs)
+  with state.locked(tmp_path):
+    assert state.is_locked(tmp_path)
+  assert not state.is_locked(tmp_path)
 
 
 def test_a_file_without_runs_is_refused(home, capsys):
