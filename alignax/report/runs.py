@@ -8,9 +8,7 @@ import re
 import shlex
 
 from alignax import metrics
-
-# Keys of a config that may hold another run.
-SOURCES = ('init_from', 'role_from.ref', 'role_from.value', 'role_from.reward')
+from alignax.sweeps import plan as plans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +108,7 @@ def find_runs(paths) -> list[Run]:
 
 
 def _swept(path: pathlib.Path) -> list[Run]:
-  from alignax.sweeps import plan
-
-  return of_plan(plan.load(path), path)
+  return of_plan(plans.load(path), path)
 
 
 def of_plan(plan, path) -> list[Run]:
@@ -157,7 +153,7 @@ def _named_sources(runs: list[Run]) -> list[Run]:
 
   def named(run: Run) -> dict:
     sources = {k: str(pathlib.Path(run.config.get(k) or '').absolute())
-               for k in SOURCES}  # fmt: skip
+               for k in plans.SOURCES}  # fmt: skip
     known = {k: name(p) for k, p in sources.items() if p in by_path}
     return {**run.config, **known}
 

@@ -21,7 +21,10 @@ from typing import Any
 from alignax.sweeps import spec
 
 # Keys of a config that may name another config, to be run first.
-SOURCES = ('init_from', 'role_from.ref', 'role_from.value', 'role_from.reward')
+SOURCES = (
+  'init_from',
+  *(f'role_from.{role}' for role in ('ref', 'value', 'reward', 'teacher')),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """From a sweep file to runs: what is the same is one, what differs is apart."""
 
+import pathlib
+
 import pytest
 
-from alignax import sweeps
+from alignax import checks, sweeps
 from alignax.cli import configs
 from alignax.sweeps import plan, spec
 
 DPO = 'small.py:dpo'
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def made(*entries):
@@ -96,6 +99,17 @@ class TestPlan:
     stages = [sweeps.run(f'small.py:{name}') for name in ('sft', 'reward')]
     after = dict(zip(named, stages))
     assert made({'config': DPO, 'after': after})[-1].id == runs[2].id
+
+  def test_a_teacher_is_a_stage_that_seeds_share(self, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = made(*sweeps.seeds(sweeps.run('configs/distill.py:size=tiny'), 2))
+    assert [r.id.split('-')[0] for r in runs] == ['sft', 'distill', 'distill']
+    for run in runs[1:]:
+      assert run.after == {'role_from.teacher': runs[0].id}
+
+  def test_every_role_may_start_from_a_stage(self):
+    roles = [f'role_from.{role}' for role in checks.KEYS['role_from']]
+    assert list(plan.SOURCES) == ['init_from', *roles]
 
   def test_another_stage_is_another_run(self):
     ids = set()
