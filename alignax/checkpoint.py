@@ -167,12 +167,15 @@ def latest_step(directory) -> int | None:
 
 def drop_after(directory, step: int):
   """Removes a run's checkpoints of later steps; `step` must be there."""
-  paths = [p for p in pathlib.Path(directory).glob('*') if p.name.isdigit()]
-  if step not in [int(p.name) for p in paths]:
-    raise CheckpointError(f'{directory} has no checkpoint of step {step}.')
-  for path in paths:
-    if int(path.name) > step:
+  require_step(directory, step)
+  for path in pathlib.Path(directory).glob('*'):
+    if path.name.isdigit() and int(path.name) > step:
       shutil.rmtree(path)
+
+
+def require_step(directory, step: int):
+  if not (pathlib.Path(directory) / str(step)).exists():
+    raise CheckpointError(f'{directory} has no checkpoint of step {step}.')
 
 
 def roles(directory) -> tuple[str, ...]:

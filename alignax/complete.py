@@ -37,6 +37,7 @@ def end(workdir, step: int, reason: str):
     return
   path = pathlib.Path(workdir) / ENDED
   note = {'step': step, 'reason': reason}
+  checkpoint.require_step(pathlib.Path(workdir) / 'checkpoints', step)
   # First the note: a kill in between leaves a run that is over.
   metrics.write_text(path, json.dumps(note, indent=2) + '\n')
   checkpoint.drop_after(pathlib.Path(workdir) / 'checkpoints', step)

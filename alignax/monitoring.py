@@ -96,7 +96,7 @@ def check(config):
       f'monitor.window is {m.window} and monitor.patience {m.patience}; they '
       'are at least 4 and 1.'
     )
-  if m.stop and kept.keep_best and kept.best_metric != m.judge:
+  if m.stop and kept.best_metric not in ('', m.judge):
     raise ValueError(
       f'monitor.stop ends at the best by {m.judge!r}, and '
       f'checkpoint.best_metric is {kept.best_metric!r}: leave that empty.'

@@ -153,7 +153,9 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
       best, ended = monitoring.at_end(config, step, evals)
       if stopping or best or due(config.checkpoint.every):
         check_finite(config, found, writer.flush())
-        saver.save(step, state, evals, {'tokens': writer.tokens})
+        # Of two that are equally good the monitor goes back to the first.
+        rated = evals if best or not config.monitor.stop else None
+        saver.save(step, state, rated, {'tokens': writer.tokens})
       if ended is not None:
         break
       if stopping and step < total:
@@ -274,8 +276,8 @@ def make_saver(config, workdir: pathlib.Path) -> checkpoint.Checkpointer:
 
 def best_metric(config) -> str:
   """By which metric the best checkpoints are kept."""
-  stops = config.monitor.stop and not config.checkpoint.keep_best
-  return config.monitor.judge if stops else config.checkpoint.best_metric
+  stop = config.monitor.stop
+  return config.monitor.judge if stop else config.checkpoint.best_metric
 
 
 def abstract(state, where):

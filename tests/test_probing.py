@@ -182,6 +182,18 @@ def test_a_hacked_run_ends_at_its_best(scripted, tmp_path, capsys):
   assert 'ended at step 3' in capsys.readouterr().out
 
 
+def test_of_equals_it_goes_back_to_the_first(scripted, tmp_path, monkeypatch):
+  # Saved at every step as well: 4 is as good as 3 and comes later.
+  monkeypatch.setitem(JUDGE, 4, JUDGE[3] + 1e-3)
+  config = small(
+    'sft', 'demonstrations', **WATCHED,
+    **{'monitor.stop': True, 'checkpoint.every': 1, 'checkpoint.keep_best': 2},
+  )  # fmt: skip
+  run.train(config, tmp_path)
+  assert complete.ended(tmp_path)['step'] == 3
+  assert checkpoint.latest_step(tmp_path / 'checkpoints') == 3
+
+
 def test_without_stop_it_only_warns(scripted, tmp_path, capsys):
   run.train(small('sft', 'demonstrations', **WATCHED), tmp_path)
   warnings = measured(tmp_path, 'monitor/warning')

@@ -4,10 +4,10 @@
 
 A warning depends on nothing but the evaluations up to then, so it is found here
 from those that the runs wrote. Where the held-out score truly turned is not
-known either; it is estimated from the whole run, which the monitor did not
-have. 'Then' is the score at the warning, 'end' what the run came to, and 'kept'
-what it would have been worth if it had ended at its best up to the warning, as
-with monitor.stop.
+known either; of a run that as a whole turns (`monitor.turn`) it is taken for
+where it was highest. 'Then' is the score at the warning, 'end' what the run
+came to, and 'kept' what it would have been worth if it had ended at its best up
+to the warning, as with monitor.stop.
 """
 
 import pathlib
@@ -47,10 +47,10 @@ def measure(run):
   proxy = [value for _, value in run.curve(PROXY)]
   warned = first_warning(steps, proxy, judge)
   seen = judge if warned is None else judge[steps <= warned]
-  turn = monitor.turn(steps, judge)
+  turned = monitor.turn(steps, judge) is not None
   return (
     run.config['seed'],
-    None if turn is None else turn.step,
+    steps[np.argmax(judge)] if turned else None,
     warned,
     None if warned is None else seen[-1],
     judge[-1],
