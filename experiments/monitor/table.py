@@ -2,6 +2,8 @@
 
   python -m experiments.monitor.table runs/experiments
 
+Writes table.md and figure.png.
+
 A warning depends on nothing but the evaluations up to then, so it is found here
 from those that the runs wrote. Where the held-out score truly turned is not
 known either; of a run that as a whole turns (`monitor.turn`) it is taken for
@@ -10,6 +12,7 @@ came to, and 'kept' what it would have been worth if it had ended at its best up
 to the warning, as with monitor.stop.
 """
 
+import functools
 import pathlib
 import sys
 
@@ -23,7 +26,24 @@ PROXY, JUDGE = 'probes/reward', 'probes/total'
 
 def main(workdir: str):
   folder = pathlib.Path(__file__).parent
-  figures.save_table(folder, table(figures.groups(workdir, folder)))
+  named = figures.groups(workdir, folder)
+  named = {k: v for k, v in named.items() if v[0].curve('monitor/best_step')}
+  figures.save_table(folder, table(named))
+  figures.plot(
+    folder / 'figure.png', functools.partial(draw, named), x='step',
+    y='gold score', title='Gold score of every seed; a dot where it is warned',
+  )  # fmt: skip
+
+
+def draw(named, axes):
+  for color, (name, runs) in zip(figures.ORDER, named.items()):
+    for i, run in enumerate(runs):
+      steps, judge = zip(*run.curve(JUDGE))
+      label = name if i == 0 else None
+      axes.plot(steps, judge, color=color, lw=0.8, alpha=0.6, label=label)
+      _, _, warned, then, *_ = measure(run)
+      if warned is not None:
+        axes.plot([warned], [then], 'o', color=color, ms=5)
 
 
 def table(named) -> str:
@@ -32,12 +52,11 @@ def table(named) -> str:
   rows = [f'| {" | ".join(columns)} |', '|---' * len(columns) + '|']
   counts = []
   for name, runs in named.items():
-    found = [measure(run) for run in runs if run.curve('monitor/best_step')]
+    found = [measure(run) for run in runs]
     for seed, turn, warned, *scores in found:
       cells = (name, seed, shown(turn), shown(warned), *map(score, scores))
       rows.append('| ' + ' | '.join(str(cell) for cell in cells) + ' |')
-    if found:
-      counts.append(summary(name, found))
+    counts.append(summary(name, found))
   return '\n'.join([*rows, '', *counts])
 
 
