@@ -4,6 +4,8 @@ A config is plain data. Its keys become keyword arguments of the functions named
 here; a key that those do not have is an error before anything compiles.
 """
 
+import difflib
+
 import ml_collections
 
 SIZES = ('tiny', 'smollm2', 'custom')
@@ -20,8 +22,7 @@ def base(arg: str | None = None, **spec) -> tuple:
     The config, and the arguments by name.
   """
   args = parse_arg(arg, size='tiny', **spec)
-  if args.size not in SIZES:
-    raise ValueError(f'size={args.size}: it is one of {", ".join(SIZES)}.')
+  check_choice('size', args.size, SIZES)
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.total_steps = 100
@@ -37,6 +38,7 @@ def base(arg: str | None = None, **spec) -> tuple:
   config.tokenizer = ''  # A directory or hub name; that of init_from if ''.
   # Of the computation; and, for a fresh model, `alignax.models.Config`.
   config.model = dict(dtype='float32', remat='attention')
+  # Besides these, `mixture` and `columns` where they are set; see docs/data.md.
   config.data = dict(
     path='',
     format='',
@@ -115,19 +117,50 @@ def parse_arg(arg: str | None, **spec):
     name, _, value = item.partition('=')
     if name not in args:
       raise ValueError(
-        f'Config argument {name!r} is unknown; there are {", ".join(spec)}.'
+        f'there is no argument {name!r}; {nearest(name, spec)}.'
       )
-    kind = type(spec[name])
-    args[name] = value in ('1', 'true', 'True') if kind is bool else kind(value)
+    args[name] = typed(name, value, type(spec[name]))
   return args
 
 
-def loss_kw(name: str, **given) -> dict:
-  """The hyper-parameters of a loss, so that each is a key; `given` where it is
-  not the loss's own default."""
+def typed(name: str, value: str, kind: type):
+  """What an argument says, as the type that it has."""
+  if kind is bool:
+    value = value.lower()
+    check_choice(name, value, ('true', 'false', '1', '0'))
+    return value in ('true', '1')
+  try:
+    return kind(value)
+  except ValueError:
+    what = {int: 'a whole number', float: 'a number'}[kind]
+    raise ValueError(f'{name}={value}: give {what}.') from None
+
+
+def check_choice(name: str, value: str, known):
+  """Raises if an argument is none of what it can be."""
+  if value not in known:
+    raise ValueError(f'{name}={value} is unknown; {nearest(value, known)}.')
+
+
+def nearest(name: str, known) -> str:
+  """All names that there are, and which of them may have been meant."""
+  close = difflib.get_close_matches(name, list(known), 1, 0.6)
+  hint = f'did you mean {close[0]!r}? There' if close else 'there'
+  return f'{hint} are {", ".join(known)}'
+
+
+def loss_kw(name: str, like: str = '', **given) -> dict:
+  """The hyper-parameters of a loss, so that each is a key.
+
+  Args:
+    name: of the loss.
+    like: one of the losses that could stand in its place; '' is any.
+    **given: values, where they are not the loss's own defaults.
+  """
   from alignax.losses import lookup
 
-  defaults = lookup.hyperparameters(lookup.find_loss(name, takes=()))
+  takes = lookup.takes(lookup.find_loss(like, takes=())) if like else ()
+  defaults = lookup.hyperparameters(lookup.find_loss(name, takes))
   return defaults | {k: v for k, v in given.items() if k in defaults}
 
 

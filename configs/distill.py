@@ -22,7 +22,7 @@ def get_config(arg=None):
     sampling_temperature=1.0,
     stop_ids=(),  # Those of the tokenizer.
     microbatches=1,
-    **common.loss_kw(args.loss),
+    **common.loss_kw(args.loss, like='forward_kl'),
   )
   config.data.packing = args.on_policy == 0
   config.optimizer.update(learning_rate=2e-5, warmup_steps=10)

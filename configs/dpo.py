@@ -20,7 +20,7 @@ def get_config(arg=None):
     wpo=False,
     nll_coef=0.0,
     microbatches=1,
-    **common.loss_kw(args.loss, beta=args.beta),
+    **common.loss_kw(args.loss, like='dpo', beta=args.beta),
   )
   common.offline(config, args, 'preferences')
   if args.size == 'smollm2':

@@ -23,10 +23,7 @@ def get_config(arg=None):
   config, args = common.base(
     arg, data='', init_from='', reward='', variant='grpo', group=8
   )
-  if args.variant not in VARIANTS:
-    raise ValueError(
-      f'variant={args.variant}; it is one of {", ".join(VARIANTS)}.'
-    )
+  common.check_choice('variant', args.variant, VARIANTS)
   config.algorithm = 'alignax.algorithms.grpo'
   variant = VARIANTS[args.variant]
   loss = variant.get('loss', 'clipped_policy')

@@ -13,7 +13,9 @@ def get_config(arg=None):
   config, args = common.base(arg, data='', init_from='', loss='kto', beta=0.1)
   config.algorithm = 'alignax.algorithms.kto'
   config.algorithm_kw = dict(
-    loss=args.loss, microbatches=1, **common.loss_kw(args.loss, beta=args.beta)
+    loss=args.loss,
+    microbatches=1,
+    **common.loss_kw(args.loss, like='apo_zero_unpaired', beta=args.beta),
   )
   common.offline(config, args, 'unpaired', rows=2000)
   if args.size == 'smollm2':

@@ -17,10 +17,7 @@ def get_config(arg=None):
     arg, data='', init_from='', reward='', variant='online', loss='dpo',
     beta=0.1, group=2, round_steps=10,
   )  # fmt: skip
-  if args.variant not in VARIANTS:
-    raise ValueError(
-      f'variant={args.variant}; it is one of {", ".join(VARIANTS)}.'
-    )
+  common.check_choice('variant', args.variant, VARIANTS)
   if args.variant == 'nash_md':
     config.algorithm = 'alignax.algorithms.nash_md'
     config.algorithm_kw = common.SAMPLING | dict(
@@ -28,8 +25,9 @@ def get_config(arg=None):
     )
   else:
     loss = 'xpo' if args.variant == 'xpo' else args.loss
+    like = 'xpo' if loss == 'xpo' else 'dpo'
     config.algorithm = 'alignax.algorithms.online_dpo'
-    config.algorithm_kw = common.loss_kw(loss, beta=args.beta)
+    config.algorithm_kw = common.loss_kw(loss, like=like, beta=args.beta)
     config.algorithm_kw.update(
       **common.SAMPLING,
       group=args.group,

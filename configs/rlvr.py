@@ -26,13 +26,9 @@ def get_config(arg=None):
   args = common.parse_arg(
     arg, size='tiny', algorithm='grpo', data='', init_from='', reward=''
   )
-  if args.algorithm not in ALGORITHMS:
-    raise ValueError(
-      f'algorithm={args.algorithm}; it is one of {", ".join(ALGORITHMS)}.'
-    )
+  common.check_choice('algorithm', args.algorithm, ALGORITHMS)
   name = args.reward or {'tiny': 'gold'}.get(args.size, 'ifeval')
-  if name not in REWARDS:
-    raise ValueError(f'reward={name}; it is one of {", ".join(REWARDS)}.')
+  common.check_choice('reward', name, REWARDS)
   config = ALGORITHMS[args.algorithm].get_config(f'size={args.size}')
   config.role_from.reward = ''  # Nothing is asked of a reward model.
   config.rewards = {name: REWARDS[name]}

@@ -18,7 +18,9 @@ def get_config(arg=None):
     loss=args.loss,
     nll_coef=0.0,
     microbatches=1,
-    **common.loss_kw(args.loss, beta=args.beta, gamma=args.gamma),
+    **common.loss_kw(
+      args.loss, like='simpo', beta=args.beta, gamma=args.gamma
+    ),
   )
   common.offline(config, args, 'preferences')
   return config

@@ -21,8 +21,8 @@ def load(
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: an unknown key (the nearest is named), or a value of another
-      type than the key has.
+    ValueError: an unknown key (the nearest is named), a value of another type
+      than the key has, or an argument that the config does not take.
   """
   path, _, _ = source.partition(':')
   if not pathlib.Path(path).is_file():
@@ -31,7 +31,7 @@ def load(
     )
   # Configs import `configs.common`, and a user's may import their own modules.
   sys.path[:0] = [p for p in ('.',) if p not in sys.path]
-  config = _parse([f'--config={source}'])
+  config = _parse(source)
   for item in overrides:
     match = re.match(r'--config\.([\w.]+)=', item)
     if match is None:
@@ -40,12 +40,12 @@ def load(
         '--config.total_steps=100.'
       )
     _check_key(match[1], _keys(config))
-  return _parse([f'--config={source}', *overrides])
+  return _parse(source, overrides)
 
 
-def _parse(arguments: list[str]) -> ml_collections.ConfigDict:
+def _parse(source: str, overrides=()) -> ml_collections.ConfigDict:
   values = flags.FlagValues()
-  argv = ['alignax', *arguments]
+  argv = ['alignax', f'--config={source}', *overrides]
   # Overrides are looked for in `sys_argv`, which is the process's otherwise.
   config_flags.DEFINE_config_file(
     'config', flag_values=values, sys_argv=argv
@@ -53,8 +53,23 @@ def _parse(arguments: list[str]) -> ml_collections.ConfigDict:
   try:
     values(argv)
   except flags.Error as error:
-    raise ValueError(str(error)) from error
+    own = _own_error(error)
+    if own is None:
+      raise ValueError(str(error)) from error
+    kind = '' if isinstance(own, ValueError) else f'{type(own).__name__}: '
+    raise ValueError(f'{source}: {kind}{own}') from own
   return values.config
+
+
+def _own_error(error: BaseException) -> BaseException | None:
+  """What the config file itself raised, if it did; a mistyped name, say.
+
+  ml_collections writes the whole trace into a message of its own.
+  """
+  if 'Error whilst parsing config file' not in str(error):
+    return None
+  inner = error.__context__
+  return inner and (_own_error(inner) or inner)
 
 
 def _check_key(key: str, known: list[str]):

@@ -20,17 +20,30 @@ def find_loss(name: str, takes: tuple[str, ...]) -> Callable:
     ValueError: there is none of this name, or it takes other arrays.
   """
   if '.' in name:
-    module, function = name.rsplit('.', 1)
-    return getattr(importlib.import_module(module), function)
+    return _own_loss(name)
   known = names(takes)
   if name not in known:
     close = difflib.get_close_matches(name, known, 1, 0.6)
     hint = f'did you mean {close[0]!r}? There' if close else 'there'
+    of = f' of {", ".join(takes)}' if takes else ''
     raise ValueError(
-      f'There is no loss {name!r} of {", ".join(takes)}; {hint} are '
-      f'{", ".join(known)}.'
+      f'There is no loss {name!r}{of}; {hint} are {", ".join(known)}.'
     )
   return getattr(losses, f'{name}_loss')
+
+
+def _own_loss(name: str) -> Callable:
+  """The function of a dotted name."""
+  module, function = name.rsplit('.', 1)
+  try:
+    found = importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    raise ValueError(f'The loss {name!r} is not found: {error}.') from error
+  if not callable(getattr(found, function, None)):
+    close = difflib.get_close_matches(function, dir(found), 1, 0.6)
+    hint = f'; did you mean {module}.{close[0]}?' if close else '.'
+    raise ValueError(f'There is no loss {function!r} in {module}{hint}')
+  return getattr(found, function)
 
 
 def names(takes: tuple[str, ...]) -> list[str]:
@@ -46,6 +59,12 @@ def names(takes: tuple[str, ...]) -> list[str]:
 def arguments(loss: Callable) -> list[str]:
   """Names of all arguments of a loss."""
   return list(inspect.signature(loss).parameters)
+
+
+def takes(loss: Callable) -> tuple[str, ...]:
+  """Names of the arrays that a loss is called with first."""
+  found = inspect.signature(loss).parameters.values()
+  return tuple(p.name for p in found if p.kind != p.KEYWORD_ONLY)
 
 
 def hyperparameters(loss: Callable) -> dict:
