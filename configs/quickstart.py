@@ -12,9 +12,9 @@ STAGES = ('pretrain', 'sft', 'reward', 'dpo', 'ppo')
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, stage='ppo', seed=0)
-  if args.stage not in STAGES:
-    raise ValueError(f'stage={args.stage}; it is one of {", ".join(STAGES)}.')
+  args = common.parse_arg(arg, size='tiny', stage='ppo', seed=0)
+  common.check_choice('stage', args.stage, STAGES)
+  common.check_choice('size', args.size, ('tiny',))  # There is no other.
   config = MAKERS[args.stage](args.seed)
   config.seed = args.seed
   config.evals.samples = 0  # The quickstart draws its own, of all stages.
