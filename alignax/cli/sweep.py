@@ -24,19 +24,18 @@ import threading
 import time
 
 from alignax.cli import configs
-from alignax.sweeps import execute, local, plan, schedule, state
+from alignax.sweeps import execute, local, plan, schedule, slurm, state
 
 
 def main(argv: list[str]) -> int:
   args = parse(argv)
   with stop_signals() as stopping:
     if args.run:
-      return one(args.workdir, args.run, stopping)
+      return one(args.workdir, args.run, stopping, args.plan)
     runs = plan.make_plan(plan.load_sweep(args.sweep), configs.load)
     for run in runs:
       for name in run.also:
         print(f'{name!r} has the config of {run.name!r}: run once.')
-    plan.save(runs, args.workdir, args.sweep)
     with only_here(args.workdir):
       return sweep(args, runs, stopping)
 
@@ -44,7 +43,12 @@ def main(argv: list[str]) -> int:
 def sweep(args, runs, stopping) -> int:
   """Runs, or submits, what is not done; says what became of it."""
   statuses = to_do(runs, args.workdir, args.resume)
-  if all(s.state != state.WAITING for s in statuses.values()):
+  waits = any(s.state == state.WAITING for s in statuses.values())
+  if waits and args.backend == 'slurm':
+    slurm.check(args.workdir)
+  # Not before: a sweep that is refused leaves the plan of another as it is.
+  plan.save(runs, args.workdir, args.sweep)
+  if not waits:
     print('Nothing is left to run.')
   elif args.backend == 'slurm':
     return submit(args, runs, statuses)
@@ -86,6 +90,8 @@ def parse(argv: list[str]):
       help='passed on to sbatch; may be given several times')  # fmt: skip
   add('--run', metavar='ID', help='only this run of a planned sweep, here; '
       'what a Slurm task calls')  # fmt: skip
+  add('--plan', metavar='FILE', help='the plan that --run is of; default: the '
+      'sweep.json of the workdir')  # fmt: skip
   args = parser.parse_args(argv)
   if not args.sweep and not args.run:
     parser.error('--sweep is needed: a file with get_sweep()')
@@ -96,7 +102,9 @@ def parse(argv: list[str]):
 
 def only_here(workdir):
   """Holds the sweep's lock; raises if another command has it."""
-  file = (pathlib.Path(workdir) / 'lock').open('w')
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  file = (workdir / 'lock').open('w')
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
@@ -202,11 +210,9 @@ def alone(run, workdir) -> str:
 
 
 def submit(args, runs, statuses) -> int:
-  from alignax.sweeps import slurm
-
   jobs = slurm.submit(
-    runs, statuses, args.workdir, jobs=args.jobs, cpus=args.cpus,
-    gpus=args.gpus, options=args.sbatch,
+    runs, statuses, args.workdir, sweep=args.sweep, jobs=args.jobs,
+    cpus=args.cpus, gpus=args.gpus, options=args.sbatch,
   )  # fmt: skip
   print(f'submitted: {", ".join(jobs)}; scripts and output are in '
         f'{args.workdir}/slurm. The same command, later, says what became of '
@@ -214,11 +220,14 @@ def submit(args, runs, statuses) -> int:
   return 0
 
 
-def one(workdir, id: str, stopping) -> int:
+def one(workdir, id: str, stopping, file=None) -> int:
   """One run of a planned sweep, in this process's place in a queue."""
-  runs = {run.id: run for run in plan.load(workdir)}
+  planned = plan.load_file(pathlib.Path(file)) if file else plan.load(workdir)
+  runs = {run.id: run for run in planned}
   if id not in runs:
-    raise ValueError(f'{workdir} has no run {id!r}; it has {", ".join(runs)}.')
+    raise ValueError(
+      f'{file or workdir} has no run {id!r}; it has {", ".join(runs)}.'
+    )
   run = runs[id]
   for key, stage in run.after.items():
     found = state.read(runs[stage].directory(workdir), runs[stage].total_steps)

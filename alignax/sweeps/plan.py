@@ -249,19 +249,24 @@ def _set(config: dict, key: str, value):
 
 def save(plan: Sequence[Planned], workdir, sweep: str):
   """Keeps a plan beside its runs, for `report` and for other machines."""
-  workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(
-    {
-      'sweep': sweep,
-      'started_in': os.getcwd(),
-      'runs': [dataclasses.asdict(run) for run in plan],
-    },
-    indent=2,
-  )
-  new = workdir / 'sweep.json.new'
-  new.write_text(text + '\n')
-  new.replace(workdir / 'sweep.json')
+  save_file(plan, path(workdir), sweep)
+
+
+def path(workdir) -> pathlib.Path:
+  """Of the plan that was started last in a directory."""
+  return pathlib.Path(workdir) / 'sweep.json'
+
+
+def save_file(plan: Sequence[Planned], file: pathlib.Path, sweep: str):
+  made = {
+    'sweep': sweep,
+    'started_in': os.getcwd(),
+    'runs': [dataclasses.asdict(run) for run in plan],
+  }
+  file.parent.mkdir(parents=True, exist_ok=True)
+  new = file.with_name(f'{file.name}.new')
+  new.write_text(json.dumps(made, indent=2) + '\n')
+  new.replace(file)
 
 
 def load(workdir) -> list[Planned]:
@@ -270,10 +275,13 @@ def load(workdir) -> list[Planned]:
   Raises:
     FileNotFoundError: there is none.
   """
-  path = pathlib.Path(workdir) / 'sweep.json'
-  if not path.exists():
+  if not path(workdir).exists():
     raise FileNotFoundError(f'{workdir} holds no sweep: it has no sweep.json.')
+  return load_file(path(workdir))
+
+
+def load_file(file: pathlib.Path) -> list[Planned]:
   return [
     Planned(**run | {k: tuple(run[k]) for k in ('also', 'overrides')})
-    for run in json.loads(path.read_text())['runs']
+    for run in json.loads(file.read_text())['runs']
   ]

@@ -3,8 +3,13 @@
 An array a level: the runs that start from none, those that start from these,
 and so on. Each waits for the one before it, whatever became of that; a run
 whose own stage is not done then says so, and does not start.
+
+What was submitted stays as it was, whatever is started in the directory while
+it waits: Slurm keeps a copy of the scripts, which name their runs, and a plan
+that is never written over.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from alignax.sweeps import plan as plans
 from alignax.sweeps import state
 from alignax.sweeps.plan import Planned
 from alignax.sweeps.state import Status
@@ -25,10 +31,10 @@ SCRIPT = """#!/usr/bin/env bash
 #SBATCH --output={folder}/%A-%a.out
 # Told two minutes before its time is up, a run saves; the sweep goes on later.
 #SBATCH --signal=B:TERM@120
-# Written by alignax sweep: line I of RUNS is what task I of the array runs.
+# Written by alignax sweep: task I of the array runs number I of these.
+runs=({runs})
 set -euo pipefail
 cd {cwd}
-mapfile -t runs < {runs}
 exec {command} --run="${{runs[$SLURM_ARRAY_TASK_ID]}}"
 """
 
@@ -38,6 +44,7 @@ def submit(
   statuses: Mapping[str, Status],
   workdir,
   *,
+  sweep: str,
   jobs: int,
   cpus: int,
   gpus: int,
@@ -45,10 +52,13 @@ def submit(
 ) -> list[str]:
   """Writes and submits an array job for every level of what waits.
 
+  Call `check` first.
+
   Args:
     plan: all runs.
     statuses: of all of them, by id; those that wait are submitted.
     workdir: of the sweep; on a file system that all nodes see.
+    sweep: its file.
     jobs: how many of an array run at a time; 0: as Slurm likes.
     cpus: of one run.
     gpus: of one run.
@@ -56,6 +66,24 @@ def submit(
 
   Returns:
     The ids of the jobs.
+  """
+  folder = _folder(workdir)
+  file = folder / f'plan-{_digest(plan)}.json'
+  plans.save_file(plan, file, sweep)
+  submitted = []
+  for number, level in enumerate(levels(plan, statuses)):
+    script = write(number, level, workdir, file, jobs=jobs, cpus=cpus)
+    given = [f'--gpus={gpus}'] * (gpus > 0)
+    if submitted:
+      given.append(f'--dependency=afterany:{submitted[-1]}')
+    submitted.append(_sbatch([*given, *options, str(script)]))
+    # At once: should a later level be refused, this one is known.
+    (folder / 'jobs.json').write_text(json.dumps(submitted) + '\n')
+  return submitted
+
+
+def check(workdir):
+  """Whether jobs can be submitted; changes nothing.
 
   Raises:
     ValueError: there is no sbatch, or an earlier submission is not over.
@@ -66,19 +94,15 @@ def submit(
       'cluster, and not on the PATH here. --backend=local needs nothing, and '
       'runs on this machine.'
     )
-  folder = pathlib.Path(workdir).absolute() / 'slurm'
-  folder.mkdir(parents=True, exist_ok=True)
-  _check_queue(folder)
-  submitted = []
-  for number, level in enumerate(levels(plan, statuses)):
-    script = write(folder, number, level, workdir, jobs=jobs, cpus=cpus)
-    given = [f'--gpus={gpus}'] * (gpus > 0)
-    if submitted:
-      given.append(f'--dependency=afterany:{submitted[-1]}')
-    submitted.append(_sbatch([*given, *options, str(script)]))
-    # At once: should a later level be refused, this one is known.
-    (folder / 'jobs.json').write_text(json.dumps(submitted) + '\n')
-  return submitted
+  _check_queue(_folder(workdir))
+
+
+def _folder(workdir) -> pathlib.Path:
+  return pathlib.Path(workdir).absolute() / 'slurm'
+
+
+def _digest(plan: Sequence[Planned]) -> str:
+  return plans.digest({run.id: dataclasses.asdict(run) for run in plan})
 
 
 def levels(
@@ -99,13 +123,12 @@ def levels(
   return found
 
 
-def write(folder, number: int, level, workdir, *, jobs, cpus) -> pathlib.Path:
-  """Writes the script of an array, and the list of its runs."""
-  runs = folder / f'level-{number}.txt'
-  runs.write_text(''.join(f'{run.id}\n' for run in level))
+def write(number: int, level, workdir, plan, *, jobs, cpus) -> pathlib.Path:
+  """Writes the script of an array."""
+  folder = _folder(workdir)
   command = [
     sys.executable, '-m', 'alignax.cli', 'sweep',
-    f'--workdir={pathlib.Path(workdir).absolute()}',
+    f'--workdir={pathlib.Path(workdir).absolute()}', f'--plan={plan}',
   ]  # fmt: skip
   script = folder / f'level-{number}.sh'
   script.write_text(
@@ -116,7 +139,7 @@ def write(folder, number: int, level, workdir, *, jobs, cpus) -> pathlib.Path:
       cpus=cpus,
       folder=folder,
       cwd=shlex.quote(os.getcwd()),
-      runs=shlex.quote(str(runs)),
+      runs=' '.join(shlex.quote(run.id) for run in level),
       command=shlex.join(command),
     )
   )
@@ -143,6 +166,6 @@ def _check_queue(folder: pathlib.Path):
   )
   if result.returncode == 0 and result.stdout.strip():
     raise ValueError(
-      f'Jobs {jobs} of this sweep are not over: wait for them, or scancel '
+      f'Jobs {jobs} of {folder.parent} are not over: wait for them, or scancel '
       f'{jobs.replace(",", " ")}, then run the same command again.'
     )

@@ -123,8 +123,9 @@ def test_a_stopped_sweep_stops_its_runs_and_goes_on_later(write_sweep, runs_of):
 
 
 def test_one_command_at_a_time(write_sweep, home, capsys):
-  args = write_sweep("return [sweeps.run('small.py')]")
-  (home / 'out').mkdir()
+  assert main(write_sweep("return [sweeps.run('small.py')]")) == 0
+  before = (home / 'out' / 'sweep.json').read_text()
+  args = write_sweep("return [sweeps.run('small.py', {'seed': 1})]")
   holder = subprocess.Popen(
     [sys.executable, '-S', '-c', 'import fcntl, sys; f = open("out/lock", "w");'
      'fcntl.flock(f, fcntl.LOCK_EX); print("held", flush=True);'
@@ -134,8 +135,11 @@ def test_one_command_at_a_time(write_sweep, home, capsys):
   holder.stdout.readline()
   assert main(args) == 1
   assert 'Another alignax sweep is at work' in capsys.readouterr().err
+  # The plan is still that of the one at work.
+  assert (home / 'out' / 'sweep.json').read_text() == before
   holder.communicate()
   assert main(args) == 0
+  assert (home / 'out' / 'sweep.json').read_text() != before
 
 
 def test_a_run_whose_machine_died_is_known(write_sweep, runs_of, home):

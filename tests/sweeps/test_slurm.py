@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import stat
+import subprocess
 
 import pytest
 
@@ -28,6 +29,8 @@ sft = sweeps.run('small.py:sft', {'algorithm_kw.behave': %r}, name='sft')
 dpo = sweeps.run('small.py:dpo', name='dpo', after=sft)
 return sweeps.seeds(dpo, 2)
 """
+OTHER = "return [sweeps.run('small.py', {'seed': 7})]"
+THIRD = "return [sweeps.run('small.py', {'seed': 8})]"
 
 
 @pytest.fixture
@@ -89,6 +92,26 @@ def test_a_sweep_in_the_queue_is_not_submitted_twice(
   assert main(args) == 1
   error = capsys.readouterr().err
   assert re.search('Jobs 101,102 .* are not over.*scancel 101 102', error)
+  # Nor is another sweep, which would else be what `report` shows.
+  before = (home / 'out' / 'sweep.json').read_text()
+  assert main([*write_sweep(OTHER), '--backend=slurm']) == 1
+  assert (home / 'out' / 'sweep.json').read_text() == before
+
+
+def test_what_waits_in_the_queue_outlives_another_sweep(
+  sbatch, write_sweep, runs_of, home, monkeypatch
+):
+  (home / 'bin' / 'sbatch').write_text('#!/usr/bin/env bash\necho 7\n')
+  assert main([*write_sweep(CHAIN % ''), '--backend=slurm']) == 0
+  queued = (home / 'out' / 'slurm' / 'level-0.sh').read_text()
+  run = runs_of()['sft'][0]
+  # One here, and one for the queue, whose scripts have the same names.
+  assert main(write_sweep(OTHER)) == 0
+  assert main([*write_sweep(THIRD), '--backend=slurm']) == 0
+  monkeypatch.setenv('SLURM_ARRAY_TASK_ID', '0')
+  subprocess.run(['bash', '-c', queued], check=True)
+  status = state.read(run.directory(home / 'out'), run.total_steps)
+  assert status.state == state.DONE
 
 
 def test_without_sbatch_it_says_what_works(
