@@ -7,16 +7,17 @@ set -euo pipefail
 config=$1 workdir=$2
 shift 2
 processes=${PROCESSES:-1}
-alignax=${ALIGNAX:-alignax}
+# Several words: ALIGNAX='apptainer exec alignax.sif alignax'.
+read -ra alignax <<<"${ALIGNAX:-alignax}"
 if [ "$processes" -eq 1 ]; then
-  exec "$alignax" train --config="$config" --workdir="$workdir" "$@"
+  exec "${alignax[@]}" train --config="$config" --workdir="$workdir" "$@"
 fi
 export JAX_COORDINATOR_ADDRESS=${JAX_COORDINATOR_ADDRESS:-localhost:12355}
 export ALIGNAX_NUM_PROCESSES=$processes
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true' EXIT
 for ((i = 0; i < processes; i++)); do
-  ALIGNAX_PROCESS_ID=$i "$alignax" train --distributed \
+  ALIGNAX_PROCESS_ID=$i "${alignax[@]}" train --distributed \
     --config="$config" --workdir="$workdir" "$@" &
   pids+=($!)
 done
