@@ -51,9 +51,7 @@ setup(
     'train': TRAINING,
     'test': TEST,
     'math': MATH,
-    'wandb': ['wandb>=0.20'],
     'ray': ['ray>=2.50,<3'],
-    'libtpu': ['libtpu'],
   },
   entry_points={'console_scripts': ['alignax=alignax.cli:main']},
 )
