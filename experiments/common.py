@@ -21,7 +21,12 @@ ASKED = {
   'evals.probes.prompts': 128,
 }
 # Pair losses with an algorithm of their own; none has a reference.
-WITHOUT_REFERENCE = ('simpo', 'orpo', 'cpo')
+WITHOUT_REFERENCE = {
+  'simpo': 'configs/simpo.py:size=tiny',
+  'alphapo': 'configs/simpo.py:size=tiny,loss=alphapo',
+  'orpo': 'configs/orpo.py:size=tiny',
+  'cpo': 'configs/cpo.py:size=tiny',
+}
 MODEL = {'model.depth': 3, 'model.tie_embeddings': False}
 PAIR_STEPS = {
   'data.batch_size': 12,  # Packed: some 35 pairs.
@@ -68,8 +73,7 @@ def reward(n: int = 4000, *, name='reward', start=None, biased=(), **overrides):
 def pairs(loss: str, n: int = 4000, *, name: str = '', biased=(), **overrides):
   """A pair loss on n comparisons from the SFT model; `biased` as above."""
   config = f'configs/dpo.py:size=tiny,loss={loss}'
-  if loss in WITHOUT_REFERENCE:
-    config = f'configs/{loss}.py:size=tiny'
+  config = WITHOUT_REFERENCE.get(loss, config)
   path = world('preferences', n, **dict(biased))
   start = {**MODEL, **PAIR_STEPS, **ASKED, 'data.path': path}
   return sweeps.run(

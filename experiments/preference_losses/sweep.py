@@ -16,8 +16,13 @@ SEEDS = 5
 # Losses with a reference, of `configs/dpo.py`.
 PAIR_LOSSES = (
   'dpo', 'ipo', 'hinge', 'robust_dpo', 'exo_pair', 'nca_pair', 'bco_pair',
-  'sppo', 'aot', 'apo_zero', 'apo_down', 'discopop',
+  'sppo', 'aot', 'apo_zero',
 )  # fmt: skip
+# At DPO's learning rate and β these two do not leave a model to compare.
+OWN = {
+  'apo_down': {'optimizer.learning_rate': 3e-5},
+  'discopop': {'algorithm_kw.beta': 1.0},
+}
 BETAS = (0.03, 0.3, 1.0)  # Of DPO, beside its 0.1.
 
 
@@ -26,9 +31,18 @@ def get_sweep():
     common.pairs(loss) for loss in (*PAIR_LOSSES, *common.WITHOUT_REFERENCE)
   ]
   runs += [
+    common.pairs(loss, name=f'{loss}, {told(changes)}', **changes)
+    for loss, changes in OWN.items()
+  ]
+  runs += [
     common.pairs('dpo', name=f'dpo, beta {b:g}', **{'algorithm_kw.beta': b})
     for b in BETAS
   ]
   # Its reward model is trained on the same comparisons, once.
   runs.append(common.ppo(common.reward()))
   return sweeps.seeds(runs, SEEDS)
+
+
+def told(changes) -> str:
+  ((key, value),) = changes.items()
+  return f'{key.rpartition(".")[2].replace("_", " ")} {value:g}'

@@ -23,11 +23,11 @@ SOURCES = (
   'tpo.py', 'dpo.py', 'dpo.py:loss=hinge', 'dpo.py:loss=robust_dpo',
   'dpo.py:loss=exo_pair', 'dpo.py:loss=nca_pair', 'dpo.py:loss=bco_pair',
   'dpo.py:loss=sppo', 'dpo.py:loss=aot', 'dpo.py:loss=apo_zero',
+  'dpo.py:loss=apo_down', 'dpo.py:loss=discopop,beta=1.0',
 )  # fmt: skip
-
-
-# What is imitated as well holds these back: they bear a higher rate.
-RATES = {'orpo.py:beta=0.5': 5e-4, 'cpo.py': 5e-4}
+# What is imitated as well holds the first two back: they bear a higher rate.
+# The third takes likelihood from both responses, and soon has none to take.
+RATES = {'orpo.py:beta=0.5': 5e-4, 'cpo.py': 5e-4, 'dpo.py:loss=apo_down': 3e-5}
 
 
 def load(source):
