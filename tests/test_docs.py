@@ -1,5 +1,6 @@
 """The README's code runs, the pages build, and name what there is."""
 
+import importlib
 import pathlib
 import re
 import subprocess
@@ -70,6 +71,14 @@ def test_verbs_and_targets_in_the_readme_exist():
   makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
   for target in re.findall(r'`?make ([a-z-]+)', text):
     assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
+
+
+def test_what_every_algorithm_reads_is_said():
+  text = (ROOT / 'docs' / 'data.md').read_text(encoding='utf-8')
+  rows = dict(re.findall(r'^\| `(\w+)` \| (`.*?) \|', text, re.MULTILINE))
+  for path in (ROOT / 'alignax' / 'algorithms').glob('[a-z]*.py'):
+    kind = importlib.import_module(f'alignax.algorithms.{path.stem}').DATA
+    assert f'`{path.stem}`' in rows[kind], f'{path.stem} reads {kind}'
 
 
 @pytest.mark.parametrize(
