@@ -118,6 +118,72 @@ def test_missing_scores_do_no_harm(name):
 
 
 @every
+@pytest.mark.parametrize('empty', ['half', 'all'])
+def test_empty_completions_do_no_harm(name, empty):
+  """A prompt without tokens, which a pool pads with, is not answered."""
+  step, state, frozen = built(name)
+  state = jax.tree.map(jnp.array, state)
+  kept, prompts = [], toys.prompts(16)
+  prompts['segments'][: 8 if empty == 'half' else 16] = 0
+  by_place = lambda frozen, rows: (np.arange(len(rows['row'])) % 3.0, {})
+  SCORE['fn'] = online.keeping(by_place, kept)
+  state, row = step(state, frozen, prompts, KEY)
+  assert (kept[0]['lengths'] == 0).any()
+  assert_defined(row)
+  assert (row['grad_norm'] > 0) == (empty == 'half')
+
+
+@every
+def test_a_group_with_one_score(name):
+  def first_of_group(frozen, rows):
+    scores, _ = good_tokens(frozen, rows)
+    return np.where(np.arange(len(scores)) % 4 == 0, scores, np.nan), {}
+
+  _, (row,) = run(name, first_of_group)
+  assert_defined(row)
+
+
+@pytest.mark.parametrize(
+  'kw',
+  [
+    dict(average='token'),
+    dict(average='sequence', ratio='sequence', importance='sequence'),
+    dict(average='budget', scale='none', kl_coef=0.1),
+  ],
+  ids=lambda kw: kw['average'],
+)
+def test_a_group_with_one_finished_response(kw):
+  """Of a batch of one group, all but one response are masked."""
+  step, start, frozen = build(
+    'dapo',
+    rounds=1,
+    max_new_tokens=2,
+    mask_truncated=True,
+    stop_ids=(0,),
+    **kw,
+  )
+  finished = []
+  for seed in range(30):
+    kept = []
+    SCORE['fn'] = online.keeping(good_tokens, kept)
+    state = jax.tree.map(jnp.array, start)
+    state, row = step(state, frozen, toys.prompts(1), jax.random.key(seed))
+    assert_defined(row)
+    finished.append(kept[0]['finished'].sum())
+    if finished[-1] == 1 and row['grad_norm'] > 0:
+      break
+  assert finished[-1] == 1, f'no group had one finished response: {finished}'
+
+
+def assert_defined(row):
+  """The update was taken, and everything that is logged is a number."""
+  assert row['skipped'] == 0
+  assert np.isfinite(row['grad_norm'])
+  unknown = [key for key, value in row.items() if not np.isfinite(value)]
+  assert not unknown
+
+
+@every
 def test_microbatches_change_nothing(name):
   one, (row,) = run(name, good_tokens)
   step, state, frozen = build(name, microbatches=4)
