@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from alignax.numerics import choose, matched, widened
+from alignax.numerics import as_bools, choose, matched, widened
 from alignax.types import Array
 
 
@@ -31,8 +31,8 @@ def shaped_rewards(
   """
   chex.assert_equal_shape([kl, mask])
   chex.assert_equal_shape_prefix([scores, kl], 1)
-  scores, kl = widened(scores, kl)
-  mask = jnp.asarray(mask, bool)
+  (scores,), (kl,) = widened(scores), matched(kl=kl)
+  mask = as_bools('mask', mask)
   steps = jnp.arange(mask.shape[-1])
   last = jnp.max(jnp.where(mask, steps, -1), axis=-1, keepdims=True)
   at_last = jnp.where(steps == last, scores[..., None], 0.0)
@@ -62,9 +62,9 @@ def gae(
   """
   chex.assert_rank([rewards, values, mask], 2)
   chex.assert_equal_shape([rewards, values, mask])
-  rewards, values = jax.lax.stop_gradient(widened(rewards, values))
+  rewards, values = jax.lax.stop_gradient(matched(rewards, values=values))
   dtype = jnp.result_type(rewards, values)
-  mask = jnp.asarray(mask, bool)
+  mask = as_bools('mask', mask)
 
   def backward(carry, xs):
     next_advantage, next_value = carry
@@ -89,10 +89,13 @@ def whiten(
 ) -> Array:
   """Zero mean and unit variance over `mask`.
 
-    (x - mean) / √(var + ε)
+    x̃ = (x - mean) / √(var + ε)
 
   The variance has Bessel's correction (n - 1). A single entry is left with
   variance zero, not 0 / 0.
+
+  See Huang et al. (https://arxiv.org/abs/2403.17031), who count it among the
+  details of PPO, for rewards (the mean stays) and for advantages.
 
   Args:
     x, mask: [...].
@@ -103,7 +106,7 @@ def whiten(
     [...], zero off the mask.
   """
   chex.assert_equal_shape([x, mask])
-  x, mask = jax.lax.stop_gradient(widened(x)[0]), jnp.asarray(mask, bool)
+  x, mask = jax.lax.stop_gradient(widened(x)[0]), as_bools('mask', mask)
   mean, var = _moments(x, mask)
   white = (x - mean) * jax.lax.rsqrt(var + eps)
   return jnp.where(mask, white if shift else white + mean, 0.0)
@@ -180,17 +183,21 @@ def reinforce_plus_plus(
   The rewards hold the KL cost of every token (`shaped_rewards`). For the
   variant with a baseline, subtract the mean of a prompt's scores first.
 
-  See Hu et al. (https://arxiv.org/abs/2501.03262).
+  See Hu et al. (https://arxiv.org/abs/2501.03262): "global advantage
+  normalization".
 
   Args: rewards, mask: [B, T].
   Returns: advantages [B, T], zero off the mask.
   """
+  (rewards,) = widened(rewards)
   returns, _ = gae(rewards, jnp.zeros_like(rewards), mask, gamma=gamma, lam=1.0)
   return whiten(returns, mask)
 
 
 def remax(scores: Array, greedy_scores: Array) -> Array:
   """ReMax: the score minus that of the greedy response to the same prompt.
+
+    A = r(y) - r(ŷ)   with   ŷ_t = argmax_v π(v)
 
   See Li et al., algorithm 1 (https://arxiv.org/abs/2310.10505).
 
@@ -204,7 +211,7 @@ def remax(scores: Array, greedy_scores: Array) -> Array:
 def overlong_penalty(lengths: Array, *, max_length: int, cache: int) -> Array:
   """DAPO's soft punishment of responses that nearly fill their budget.
 
-    -clip((n - (max_length - cache)) / cache, 0, 1)
+    R = -clip((n - (max_length - cache)) / cache, 0, 1)
 
   It is zero up to `max_length - cache` *tokens* and falls to -1 from there;
   add it to the score.
@@ -229,7 +236,7 @@ def _scores(scores, exists):
   if exists is None:
     return scores, jnp.ones(scores.shape, bool)
   chex.assert_equal_shape([scores, exists])
-  exists = jnp.asarray(exists, bool)
+  exists = as_bools('exists', exists)
   # A missing score may be NaN, which `where=` alone would let through.
   return jnp.where(exists, scores, 0.0), exists
 

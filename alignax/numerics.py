@@ -16,10 +16,17 @@ from alignax.types import Array
 MAX_EXPONENT = 20.0
 
 
-def matched(*arrays: Array) -> list[Array]:
-  """Arrays of one shape, at least float32. Raises if their shapes differ."""
-  chex.assert_equal_shape(arrays)
-  return widened(*arrays)
+def matched(*numbers: Array, **floats: Array) -> list[Array]:
+  """Arrays of one shape, at least float32; those without a name come first.
+
+  Raises if their shapes differ, or if one with a name does not hold floats:
+  token ids or a mask, where log-probs belong, would give a loss that looks
+  like any other.
+  """
+  chex.assert_equal_shape([*numbers, *floats.values()])
+  for name, x in floats.items():
+    _assert_type(name, x, jnp.floating, 'floats')
+  return widened(*numbers, *floats.values())
 
 
 def widened(*arrays: Array) -> list[Array]:
@@ -31,6 +38,33 @@ def _wide(dtype):
   if not jnp.issubdtype(dtype, jnp.floating):
     return jnp.result_type(float)
   return jnp.promote_types(dtype, jnp.float32)
+
+
+def as_bools(name: str, x: Array) -> Array:
+  """A mask of bools or integers, as bools. Raises if it holds floats.
+
+  A float is a probability or a weight, and a cast would count 0.01 as 1.
+  """
+  x = jnp.asarray(x)
+  if not jnp.issubdtype(x.dtype, jnp.bool_):
+    _assert_type(name, x, jnp.integer, 'bools or integers')
+  return x.astype(bool)
+
+
+def as_integers(name: str, x: Array) -> Array:
+  """The array. Raises if it does not hold integers."""
+  x = jnp.asarray(x)
+  _assert_type(name, x, jnp.integer, 'integers')
+  return x
+
+
+def _assert_type(name, x, kind, wanted):
+  dtype = jnp.result_type(x)
+  if not jnp.issubdtype(dtype, kind):
+    raise TypeError(
+      f'{name} holds {dtype}, but {wanted} are expected: are the arguments in '
+      'order? If they are, convert it before the call.'
+    )
 
 
 def bounded_exp(x: Array) -> Array:

@@ -9,6 +9,7 @@ one), and what is masked out has weight 0, also when nothing is left.
 import jax.numpy as jnp
 
 from alignax.logps import document_sums
+from alignax.numerics import as_bools, as_integers
 from alignax.types import Array
 
 
@@ -17,7 +18,7 @@ def per_token(mask: Array) -> Array:
 
   Args: mask [..., T]. Returns: weights [..., T].
   """
-  mask = jnp.asarray(mask, float)
+  mask = _as_numbers(mask)
   return mask / jnp.maximum(jnp.sum(mask), 1)
 
 
@@ -34,7 +35,7 @@ def per_sequence(mask: Array, segments: Array | None = None) -> Array:
   Returns:
     weights [..., T].
   """
-  mask = jnp.asarray(mask, float)
+  mask = _as_numbers(mask)
   lengths, count = _lengths_and_count(mask, segments)
   return mask / jnp.maximum(lengths, 1) / jnp.maximum(count, 1)
 
@@ -59,7 +60,7 @@ def per_budget(
   Returns:
     weights [..., T].
   """
-  mask = jnp.asarray(mask, float)
+  mask = _as_numbers(mask)
   _, count = _lengths_and_count(mask, segments)
   return mask / (jnp.maximum(count, 1) * length)
 
@@ -71,8 +72,8 @@ def per_example(exists: Array | int) -> Array:
   Returns: weights [...], or [B].
   """
   if isinstance(exists, int):
-    exists = jnp.ones((exists,))
-  return per_token(exists)
+    exists = jnp.ones((exists,), bool)
+  return per_token(as_bools('exists', exists))
 
 
 def c_rlft_weights(
@@ -102,13 +103,18 @@ def c_rlft_weights(
   Returns:
     weights [..., T] that sum to one.
   """
-  mask = jnp.asarray(mask, float)
-  if jnp.ndim(classes) < mask.ndim:
-    classes = jnp.asarray(classes)[..., None]
+  mask = _as_numbers(mask)
+  classes = as_integers('classes', classes)
+  if classes.ndim < mask.ndim:
+    classes = classes[..., None]
   rewards = jnp.asarray(rewards, float)
   share = jnp.exp((rewards - jnp.max(rewards)) / beta)[classes] * mask
   total = jnp.sum(share)
   return share / jnp.where(total > 0, total, 1.0)
+
+
+def _as_numbers(mask):
+  return jnp.asarray(as_bools('mask', mask), float)
 
 
 def _lengths_and_count(mask, segments):

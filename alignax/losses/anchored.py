@@ -5,11 +5,13 @@ grows. These losses say what should become of each. Names as in `preference`:
 a and b are the log-ratios of the chosen and the rejected response.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from alignax.losses.preference import log_ratios, smoothed_loss
 from alignax.losses.reward import pair_metrics
+from alignax.numerics import as_bools
 from alignax.types import Array, Metrics
 
 
@@ -181,6 +183,8 @@ def aot_loss(
     u, v = a, b
   if exists is None:
     exists = jnp.ones(u.shape, bool)
+  chex.assert_equal_shape([u, exists])
+  exists = as_bools('exists', exists)
   partner = jnp.where(exists, _of_equal_rank(u, v, exists), u)
   loss = smoothed_loss(beta * (u - partner), label_smoothing)
   return loss, pair_metrics(beta * a, beta * b)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from alignax.losses.divergences import kl_divergence
-from alignax.numerics import log1mexp, matched, widened
+from alignax.numerics import as_integers, log1mexp, matched
 from alignax.types import Array, Metrics
 
 
@@ -22,6 +22,8 @@ def forward_kl_loss(
   top_k: int | None = None,
 ) -> tuple[Array, Metrics]:
   """KL(teacher ‖ student): the student covers all that the teacher does.
+
+    L = Σ_v t(v) (log t(v) - log s(v))
 
   Its gradient is that of cross-entropy with the teacher's soft targets. See
   Hinton et al., section 2 (https://arxiv.org/abs/1503.02531); there is no
@@ -46,6 +48,8 @@ def reverse_kl_loss(
   top_k: int | None = None,
 ) -> tuple[Array, Metrics]:
   """KL(student ‖ teacher): the student keeps to what the teacher would say.
+
+    L = Σ_v s(v) (log s(v) - log t(v))
 
   See Gu et al., eq. 1 (https://arxiv.org/abs/2306.08543).
 
@@ -88,7 +92,9 @@ def generalized_jsd_loss(
   Returns:
     The loss and the metrics of every position, all [...].
   """
-  student, teacher = matched(student_logits, teacher_logits)
+  student, teacher = matched(
+    student_logits=student_logits, teacher_logits=teacher_logits
+  )
   student = jax.nn.log_softmax(student / temperature, axis=-1)
   teacher = jax.nn.log_softmax(
     jax.lax.stop_gradient(teacher) / temperature, axis=-1
@@ -109,7 +115,12 @@ def top_k_jsd_loss(
 ) -> tuple[Array, Metrics]:
   """`generalized_jsd_loss(top_k=K)` from a teacher's stored log-probs.
 
-  K log-probs a position can be written to disk where V logits cannot.
+    L = JSD_β(t̂ ‖ ŝ)   with   p̂ = (p(v_1), …, p(v_K), 1 - Σ_k p(v_k))
+
+  v_1 to v_K are the teacher's likeliest tokens. K log-probs a position can be
+  written to disk where V logits cannot.
+
+  See Agarwal et al., section 2 (https://arxiv.org/abs/2306.13649) for the JSD.
 
   Args:
     student_logits: [..., V].
@@ -122,10 +133,10 @@ def top_k_jsd_loss(
   Returns:
     As `generalized_jsd_loss`.
   """
-  teacher, _ = matched(teacher_logps, teacher_ids)
-  (student,) = widened(student_logits)
+  _, teacher = matched(teacher_ids, teacher_logps=teacher_logps)
+  (student,) = matched(student_logits=student_logits)
   student = jax.nn.log_softmax(student / temperature, axis=-1)
-  student = _with_rest(_pick(student, jnp.asarray(teacher_ids)))
+  student = _with_rest(_pick(student, as_integers('teacher_ids', teacher_ids)))
   return _jsd(student, _with_rest(jax.lax.stop_gradient(teacher)), beta)
 
 

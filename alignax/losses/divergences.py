@@ -22,7 +22,8 @@ def kl_estimate(
   As losses, differentiated: the gradient of k2 is on average that of the KL,
   that of k3 is the gradient of KL(π_ref ‖ π), and that of k1 is zero.
 
-  See Schulman (http://joschu.net/blog/kl-approx.html).
+  See Schulman, "Approximating KL Divergence", for k1, k2 and k3
+  (http://joschu.net/blog/kl-approx.html).
 
   Args:
     logps: log-probs of the sampled tokens under the policy, [...].
@@ -34,7 +35,7 @@ def kl_estimate(
   Returns:
     The estimate of every token, [...].
   """
-  logps, ref_logps = matched(logps, ref_logps)
+  logps, ref_logps = matched(logps=logps, ref_logps=ref_logps)
   x = jax.lax.stop_gradient(ref_logps) - logps
   estimate = choose(
     'kind of KL estimate',
@@ -47,22 +48,24 @@ def kl_estimate(
   )()
   if old_logps is None:
     return estimate
-  logps, old_logps = matched(logps, old_logps)
+  logps, old_logps = matched(logps, old_logps=old_logps)
   return estimate * bounded_exp(logps - jax.lax.stop_gradient(old_logps))
 
 
 def exact_kl(logits: Array, ref_logits: Array) -> Array:
   """KL(π ‖ π_ref) of whole distributions over the next token.
 
-    Σ_v π(v) (log π(v) - log π_ref(v))
+    KL = Σ_v π(v) (log π(v) - log π_ref(v))
 
   No noise of sampling, at the price of both models' logits. No gradient flows
   to `ref_logits`.
 
+  See Kullback and Leibler 1951 (https://doi.org/10.1214/aoms/1177729694).
+
   Args: logits, ref_logits: [..., V].
   Returns: [...].
   """
-  logits, ref_logits = matched(logits, ref_logits)
+  logits, ref_logits = matched(logits=logits, ref_logits=ref_logits)
   logps = jax.nn.log_softmax(logits, axis=-1)
   ref_logps = jax.nn.log_softmax(jax.lax.stop_gradient(ref_logits), axis=-1)
   return kl_divergence(logps, ref_logps)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from alignax.logps import membership, sequence_lengths, sequence_logps
-from alignax.numerics import bounded_exp, matched, widened
+from alignax.numerics import as_bools, bounded_exp, matched
 from alignax.types import Array
 
 
@@ -34,8 +34,10 @@ def wpo_weights(
   Returns:
     weights [...], or [..., S] where segments are given; 1 for no tokens.
   """
-  logps, expected = matched(token_logps, log_sum_sq_probs)
-  args = (mask, segments, num_segments)
+  logps, expected = matched(
+    token_logps=token_logps, log_sum_sq_probs=log_sum_sq_probs
+  )
+  args = (as_bools('mask', mask), segments, num_segments)
   total = sequence_logps(logps - expected, *args)
   mean = total / jnp.maximum(sequence_lengths(*args), 1)
   return jax.lax.stop_gradient(bounded_exp(mean))
@@ -69,8 +71,8 @@ def ld_logps(
   Returns:
     [...], or [..., S] where segments are given.
   """
-  (token_logps,) = widened(token_logps)
-  member = membership(mask, segments, num_segments)
+  _, token_logps = matched(mask, token_logps=token_logps)
+  member = membership(as_bools('mask', mask), segments, num_segments)
   shared = jnp.asarray(shared_lengths)
   shared = shared[..., None] if segments is None else shared
   is_shared = jnp.cumsum(member, axis=-1) <= shared[..., None]

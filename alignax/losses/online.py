@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from alignax.losses.policy import broadcast_scores
 from alignax.losses.preference import dpo_loss
-from alignax.numerics import matched
+from alignax.numerics import as_bools, matched
 from alignax.types import Array, Metrics
 
 
@@ -40,9 +40,14 @@ def xpo_loss(
   Returns:
     The loss and the metrics of every pair, all [B].
   """
-  own, other, ref_own, ref_other, _ = matched(
-    own_logps, other_logps, ref_own_logps, ref_other_logps, own_wins
+  _, own, other, ref_own, ref_other = matched(
+    own_wins,
+    own_logps=own_logps,
+    other_logps=other_logps,
+    ref_own_logps=ref_own_logps,
+    ref_other_logps=ref_other_logps,
   )
+  own_wins = as_bools('own_wins', own_wins)
   first_if = lambda a, b: jnp.where(own_wins, a, b)
   loss, metrics = dpo_loss(
     first_if(own, other),
@@ -77,7 +82,7 @@ def nash_md_loss(
   Returns:
     The loss and the metrics of every token, all [..., T].
   """
-  logps, ref_logps = matched(logps, ref_logps)
+  logps, ref_logps = matched(logps=logps, ref_logps=ref_logps)
   win_probs = broadcast_scores('win_probs', win_probs, logps)
   log_ratio = jax.lax.stop_gradient(logps - ref_logps)
   loss = (beta * log_ratio - (win_probs - 0.5)) * logps
@@ -107,8 +112,8 @@ def a2po_loss(
   Args: logps, ref_logps, rewards, optimal_values: of every response, [B].
   Returns: the loss and the metrics of every response, all [B].
   """
-  logps, ref_logps, rewards, optimal_values = matched(
-    logps, ref_logps, rewards, optimal_values
+  rewards, optimal_values, logps, ref_logps = matched(
+    rewards, optimal_values, logps=logps, ref_logps=ref_logps
   )
   ref_logps, advantages = jax.lax.stop_gradient(
     (ref_logps, rewards - optimal_values)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from alignax.logps import document_sums
 from alignax.losses.divergences import expm1_minus
-from alignax.numerics import bounded_exp, matched, widened
+from alignax.numerics import as_bools, bounded_exp, matched, widened
 from alignax.types import Array, Metrics
 
 
@@ -49,13 +49,13 @@ def clipped_policy_loss(
   Returns:
     The loss and the metrics of every token, all [...].
   """
-  logps, old_logps = matched(logps, old_logps)
+  logps, old_logps = matched(logps=logps, old_logps=old_logps)
   advantages = broadcast_scores('advantages', advantages, logps)
   log_ratio = logps - jax.lax.stop_gradient(old_logps)
   if ratio is None:
     ratio = bounded_exp(log_ratio)
   else:
-    _, ratio = matched(logps, ratio)
+    _, ratio = matched(logps, ratio=ratio)
   free = ratio if dual_clip is None else jnp.minimum(ratio, dual_clip)
   near = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
   loss = jnp.maximum(-advantages * free, -advantages * near)
@@ -77,7 +77,7 @@ def policy_gradient_loss(
   Args: logps [...]; advantages [...], or of size 1 along some axes.
   Returns: the loss and metrics of every token, all [...].
   """
-  (logps,) = widened(logps)
+  (logps,) = matched(logps=logps)
   advantages = broadcast_scores('advantages', advantages, logps)
   return -advantages * logps, {'policy/logps': logps}
 
@@ -105,7 +105,7 @@ def cispo_loss(
   Returns:
     The loss and the metrics of every token, all [...].
   """
-  logps, old_logps = matched(logps, old_logps)
+  logps, old_logps = matched(logps=logps, old_logps=old_logps)
   advantages = broadcast_scores('advantages', advantages, logps)
   log_ratio = jax.lax.stop_gradient(logps - old_logps)
   ratio = bounded_exp(log_ratio)
@@ -128,7 +128,7 @@ def sapo_loss(
   with τ by the sign of A. At ρ = 1 its gradient is that of REINFORCE, and it
   fades to both sides.
 
-  See Gao et al. (https://arxiv.org/abs/2511.20347).
+  See Gao et al. (https://arxiv.org/abs/2511.20347): the "soft gate" f(ρ).
 
   Args:
     logps, old_logps, advantages: as for `clipped_policy_loss`.
@@ -139,7 +139,7 @@ def sapo_loss(
     The loss and the metrics of every token, all [...]; 'policy/clipped' is the
     share of the gradient that the gate takes away.
   """
-  logps, old_logps = matched(logps, old_logps)
+  logps, old_logps = matched(logps=logps, old_logps=old_logps)
   advantages = broadcast_scores('advantages', advantages, logps)
   log_ratio = logps - jax.lax.stop_gradient(old_logps)
   ratio = bounded_exp(log_ratio)
@@ -181,9 +181,10 @@ def vespo_loss(
   Returns:
     The loss and the metrics of every token, all [..., T].
   """
-  logps, old_logps, _ = matched(logps, old_logps, mask)
+  _, logps, old_logps = matched(mask, logps=logps, old_logps=old_logps)
   advantages = broadcast_scores('advantages', advantages, logps)
   log_ratio = jax.lax.stop_gradient(logps - old_logps)
+  mask = as_bools('mask', mask)
   log_w = document_sums(jnp.where(mask, log_ratio, 0.0), segments)
   is_good = advantages >= 0
   k = jnp.where(is_good, k_positive, k_negative)

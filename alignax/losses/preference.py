@@ -233,11 +233,17 @@ def smoothed_loss(margins: Array, label_smoothing: float) -> Array:
 
 
 def log_ratios(
-  chosen: Array, rejected: Array, ref_chosen: Array, ref_rejected: Array
+  chosen_logps: Array,
+  rejected_logps: Array,
+  ref_chosen_logps: Array,
+  ref_rejected_logps: Array,
 ) -> tuple[Array, Array]:
   """a and b; no gradient flows to the reference."""
   chosen, rejected, ref_chosen, ref_rejected = matched(
-    chosen, rejected, ref_chosen, ref_rejected
+    chosen_logps=chosen_logps,
+    rejected_logps=rejected_logps,
+    ref_chosen_logps=ref_chosen_logps,
+    ref_rejected_logps=ref_rejected_logps,
   )
   ref_chosen, ref_rejected = jax.lax.stop_gradient((ref_chosen, ref_rejected))
   return chosen - ref_chosen, rejected - ref_rejected

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from alignax.logps import document_sums
 from alignax.losses.policy import broadcast_scores
-from alignax.numerics import bounded_exp, choose, matched
+from alignax.numerics import as_bools, bounded_exp, choose, matched
 from alignax.types import Array
 
 
@@ -28,7 +28,9 @@ def sequence_ratio(
   Returns:
     [..., T]: every token holds the ratio of its sequence; 1 off the mask.
   """
-  return _mean_ratio(_masked_log_ratio(logps, old_logps, mask), mask, segments)
+  mask = as_bools('mask', mask)
+  x = _masked_log_ratio(mask, logps=logps, old_logps=old_logps)
+  return _mean_ratio(x, mask, segments)
 
 
 def geometric_mean_ratio(
@@ -60,7 +62,8 @@ def geometric_mean_ratio(
   Returns:
     [..., T]: every token holds the ratio of its sequence; 1 off the mask.
   """
-  x = _masked_log_ratio(logps, old_logps, mask)
+  mask = as_bools('mask', mask)
+  x = _masked_log_ratio(mask, logps=logps, old_logps=old_logps)
   advantages = broadcast_scores('advantages', advantages, x)
   clipped = jnp.where(
     advantages > 0, jnp.minimum(x, clip_high), jnp.maximum(x, -clip_low)
@@ -86,7 +89,8 @@ def truncated_importance_weights(
   to multiply a policy loss with. Where sampler and trainer share their program,
   as here, it is 1. No gradient flows.
 
-  See Yao et al. (https://fengyao.notion.site/off-policy-rl).
+  See Yao et al. (https://fengyao.notion.site/off-policy-rl): "truncated
+  importance sampling" (TIS).
 
   Args:
     old_logps: log-probs of the samples by the training program, [..., T].
@@ -101,7 +105,10 @@ def truncated_importance_weights(
   Returns:
     [..., T]; 1 off the mask.
   """
-  x = jax.lax.stop_gradient(_masked_log_ratio(old_logps, sampling_logps, mask))
+  mask = as_bools('mask', mask)
+  x = jax.lax.stop_gradient(
+    _masked_log_ratio(mask, old_logps=old_logps, sampling_logps=sampling_logps)
+  )
   levels = {'token': lambda: x, 'sequence': lambda: document_sums(x, segments)}
   ratio = bounded_exp(choose('level', level, levels)())
   is_out = (ratio < low) | (ratio > high)
@@ -112,9 +119,9 @@ def truncated_importance_weights(
   return jnp.where(mask, choose('outside', outside, outsides)(), 1.0)
 
 
-def _masked_log_ratio(logps, old_logps, mask):
+def _masked_log_ratio(mask, **both):
   """log π - log π_old, 0 off the mask, where anything may stand."""
-  logps, old_logps, _ = matched(logps, old_logps, mask)
+  _, logps, old_logps = matched(mask, **both)
   return jnp.where(mask, logps - jax.lax.stop_gradient(old_logps), 0.0)
 
 

@@ -40,7 +40,9 @@ def cpo_loss(
   Returns:
     The loss and the metrics of every pair, all [B].
   """
-  chosen, rejected = matched(chosen_logps, rejected_logps)
+  chosen, rejected = matched(
+    chosen_logps=chosen_logps, rejected_logps=rejected_logps
+  )
   margins = beta * (chosen - rejected)
   kinds = {
     'sigmoid': lambda: smoothed_loss(margins, label_smoothing),
@@ -77,7 +79,10 @@ def simpo_loss(
   Returns:
     The loss and the metrics of every pair, all [B].
   """
-  chosen, rejected = matched(chosen_mean_logps, rejected_mean_logps)
+  chosen, rejected = matched(
+    chosen_mean_logps=chosen_mean_logps,
+    rejected_mean_logps=rejected_mean_logps,
+  )
   chosen, rejected = beta * chosen, beta * rejected
   loss = smoothed_loss(chosen - rejected - gamma, label_smoothing)
   return loss, pair_metrics(chosen, rejected)
@@ -97,7 +102,7 @@ def alphapo_loss(
 
   With α → 0 it is `simpo_loss`. Exponents above 20 go on linearly.
 
-  See Gupta et al. (https://arxiv.org/abs/2501.03884).
+  See Gupta et al. (https://arxiv.org/abs/2501.03884): the "α-parameter".
 
   Args:
     chosen_mean_logps, rejected_mean_logps, beta, gamma: as for `simpo_loss`.
@@ -106,7 +111,10 @@ def alphapo_loss(
   Returns:
     As `simpo_loss`.
   """
-  chosen, rejected = matched(chosen_mean_logps, rejected_mean_logps)
+  chosen, rejected = matched(
+    chosen_mean_logps=chosen_mean_logps,
+    rejected_mean_logps=rejected_mean_logps,
+  )
   if alpha != 0:
     shaped = lambda s: (1 - bounded_exp(-alpha * s)) / alpha
     chosen, rejected = shaped(chosen), shaped(rejected)
@@ -135,7 +143,10 @@ def orpo_loss(
   Returns:
     As `simpo_loss`; and the log-odds of both in the metrics.
   """
-  chosen, rejected = matched(chosen_mean_logps, rejected_mean_logps)
+  chosen, rejected = matched(
+    chosen_mean_logps=chosen_mean_logps,
+    rejected_mean_logps=rejected_mean_logps,
+  )
   log_odds = chosen - log1mexp(chosen) - (rejected - log1mexp(rejected))
   metrics = pair_metrics(beta * chosen, beta * rejected)
   metrics['orpo/log_odds_ratio'] = log_odds

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from alignax.numerics import choose, matched
+from alignax.numerics import as_integers, choose, matched
 from alignax.types import Array, Metrics
 
 
@@ -34,7 +34,9 @@ def bradley_terry_loss(
   Returns:
     The loss and the metrics of every pair, all [B].
   """
-  chosen, rejected = matched(chosen_scores, rejected_scores)
+  chosen, rejected = matched(
+    chosen_scores=chosen_scores, rejected_scores=rejected_scores
+  )
   if jnp.ndim(margin):
     _, margin = matched(chosen, margin)
   loss = -jax.nn.log_sigmoid(chosen - rejected - margin)
@@ -67,8 +69,8 @@ def plackett_luce_loss(
     The loss and the metrics of every ranking, all [...]; 0 where there is
     nothing to compare.
   """
-  scores, _ = matched(scores, ranks)
-  ranks = jnp.asarray(ranks)
+  _, scores = matched(ranks, scores=scores)
+  ranks = as_integers('ranks', ranks)
   exists = ranks > 0
   scores = jnp.where(exists, scores, 0.0)
   over = lambda x: x[..., :, None]
@@ -101,12 +103,12 @@ def regression_reward_loss(
 
     L = (r - y)²
 
-  See Wang et al. (https://arxiv.org/abs/2406.08673).
+  See Wang et al., section "Reward Model" (https://arxiv.org/abs/2406.08673).
 
   Args: scores and ratings, [B]. No gradient flows to `ratings`.
   Returns: the loss and the metrics of every response, all [B].
   """
-  scores, ratings = matched(scores, ratings)
+  ratings, scores = matched(ratings, scores=scores)
   error = scores - jax.lax.stop_gradient(ratings)
   return error**2, {'rewards/score': scores, 'rewards/error': jnp.abs(error)}
 

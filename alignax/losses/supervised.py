@@ -3,7 +3,7 @@
 import jax
 
 from alignax.logps import logit_stats
-from alignax.numerics import bounded_exp, log1mexp, matched, widened
+from alignax.numerics import bounded_exp, log1mexp, matched
 from alignax.types import Array, Metrics
 
 
@@ -16,8 +16,12 @@ def cross_entropy(
 ) -> tuple[Array, Metrics]:
   """Negative log-likelihood of the targets, from logits.
 
+    L = log Σ_v e^{z_v} - z_y
+
   For a real vocabulary the logits are the largest array of the whole step:
   `nll_loss` on the results of `alignax.head_stats` is the same without them.
+
+  See `nll_loss` for the terms of label smoothing and z-loss, and their papers.
 
   Args:
     logits: [..., V].
@@ -67,7 +71,7 @@ def nll_loss(
   Raises:
     ValueError: a term is asked for without what it is made of.
   """
-  (logps,) = widened(logps)
+  (logps,) = matched(logps=logps)
   loss = -(1 - label_smoothing) * logps
   if label_smoothing:
     loss -= label_smoothing * _needed('mean_logps', mean_logps, logps)
@@ -89,7 +93,7 @@ def dft_loss(logps: Array) -> tuple[Array, Metrics]:
   Args: logps, of the targets, [...].
   Returns: the loss and the metrics of every token, all [...].
   """
-  (logps,) = widened(logps)
+  (logps,) = matched(logps=logps)
   probability = jax.lax.stop_gradient(bounded_exp(logps))
   return -probability * logps, {'token/logps': logps}
 
@@ -102,12 +106,13 @@ def unlikelihood_loss(logps: Array) -> tuple[Array, Metrics]:
   For tokens that should not have been said: repetitions, or responses that were
   marked as bad. Past log p = -1e-6 the loss follows its tangent.
 
-  See Welleck et al. (https://arxiv.org/abs/1908.04319).
+  See Welleck et al. (https://arxiv.org/abs/1908.04319): the "token level"
+  objective, of one candidate.
 
   Args: logps, of the unwanted tokens, [...].
   Returns: the loss and the metrics of every token, all [...].
   """
-  (logps,) = widened(logps)
+  (logps,) = matched(logps=logps)
   return -log1mexp(logps), {'token/logps': logps}
 
 
@@ -117,4 +122,4 @@ def _needed(name, x, like):
       f'{name} is missing: label smoothing needs `mean_logps` and the z-loss '
       'needs `logz`; `alignax.head_stats` gives both.'
     )
-  return matched(like, x)[1]
+  return matched(like, **{name: x})[1]

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from alignax.numerics import matched, widened
+from alignax.numerics import as_bools, matched, widened
 from alignax.types import Array, Metrics
 
 
@@ -40,7 +40,7 @@ def kto_loss(
   Returns:
     The loss and the metrics of every response, all [B].
   """
-  log_ratio = _log_ratio(logps, ref_logps, desirable)
+  log_ratio, desirable = _log_ratio(logps, ref_logps, desirable)
   anchor = jnp.maximum(jax.lax.stop_gradient(widened(kl)[0]), 0.0)
   sign = jnp.where(desirable, 1.0, -1.0)
   weight = jnp.where(desirable, desirable_weight, undesirable_weight)
@@ -104,7 +104,7 @@ def bco_loss(
   Returns:
     As `kto_loss`.
   """
-  log_ratio = _log_ratio(logps, ref_logps, desirable)
+  log_ratio, desirable = _log_ratio(logps, ref_logps, desirable)
   delta = jax.lax.stop_gradient(widened(delta)[0])
   sign = jnp.where(desirable, 1.0, -1.0)
   gain = sign * (beta * log_ratio - delta)
@@ -112,8 +112,10 @@ def bco_loss(
 
 
 def _log_ratio(logps, ref_logps, desirable):
-  logps, ref_logps, _ = matched(logps, ref_logps, desirable)
-  return logps - jax.lax.stop_gradient(ref_logps)
+  """The log-ratio, and `desirable` as bools."""
+  _, logps, ref_logps = matched(desirable, logps=logps, ref_logps=ref_logps)
+  desirable = as_bools('desirable', desirable)
+  return logps - jax.lax.stop_gradient(ref_logps), desirable
 
 
 def _metrics(rewards, gain, sign):

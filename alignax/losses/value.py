@@ -31,7 +31,9 @@ def clipped_value_loss(
   Returns:
     The loss and the metrics of every token, all [...].
   """
-  values, old_values, returns = matched(values, old_values, returns)
+  returns, values, old_values = matched(
+    returns, values=values, old_values=old_values
+  )
   old_values, returns = jax.lax.stop_gradient((old_values, returns))
   near = old_values + jnp.clip(values - old_values, -clip, clip)
   error, near_error = (values - returns) ** 2, (near - returns) ** 2

@@ -1,5 +1,6 @@
 """Every loss as a function of four arrays, for tests that ask the same of all.
 
+Advantages and weights are asked too: they are functions of arrays like losses.
 The four arrays a, b, c, d stand for whatever comes first in a loss. A name of
 `FROZEN` says which of them no gradient may reach.
 """
@@ -51,6 +52,51 @@ def cross_entropy(a, b, c, d):
   targets = jnp.zeros(a.shape, int)
   kw = {'label_smoothing': 0.1, 'z_loss': 1e-4}
   return ax.cross_entropy(logits(a, b, c, d), targets, **kw)
+
+
+def gae(a, b, c, d):
+  a, b, c, d = square(a, b, c, d)
+  advantages, returns = ax.gae(a, b, d > 0, gamma=0.9)
+  return advantages, {'gae/returns': returns}
+
+
+def shaped_rewards(a, b, c, d):
+  a, b, d = square(a, b, d)
+  return ax.shaped_rewards(a[:, 0], b, d > 0, kl_coef=0.1), {}
+
+
+def reinforce_plus_plus(a, b, c, d):
+  a, d = square(a, d)
+  return ax.reinforce_plus_plus(a, d > 0), {}
+
+
+def groups(advantage, **kw):
+  def loss(a, b, c, d):
+    scores, exists = square(a, d)
+    return advantage(scores, exists=exists > 0, **kw), {}
+
+  return loss
+
+
+def importance(a, b, c, d):
+  a, b, d = square(a, b, d)
+  return ax.truncated_importance_weights(a, b, d > 0), {}
+
+
+def wpo_weights(a, b, c, d):
+  a, b, d = square(a, b, d)
+  return ax.wpo_weights(a, b, d > 0), {}
+
+
+def ld_logps(a, b, c, d):
+  a, d = square(a, d)
+  return ax.ld_logps(a, d > 0, jnp.ones(len(a), int)), {}
+
+
+def c_rlft_weights(a, b, c, d):
+  classes, mask = square(a, d)
+  classes = jnp.asarray(classes[:, 0] > 0, int)
+  return ax.c_rlft_weights(mask > 0, classes), {}
 
 
 def distill(loss_fn, **kw):
@@ -141,6 +187,24 @@ CALLS = {
   'generalized_jsd_loss': distill(ax.generalized_jsd_loss),
   'jsd_top_1': distill(ax.generalized_jsd_loss, top_k=1),
   'top_k_jsd_loss': top_k_jsd,
+  # Not losses, but elementwise too, and asked the same.
+  'gae': gae,
+  'group_relative': groups(ax.group_relative),
+  'group_relative_batch': groups(ax.group_relative, scale='batch'),
+  'leave_one_out': groups(ax.leave_one_out),
+  'reinforce_plus_plus': reinforce_plus_plus,
+  'remax': lambda a, b, c, d: (ax.remax(a, b), {}),
+  'shaped_rewards': shaped_rewards,
+  'whiten': lambda a, b, c, d: (ax.whiten(a, d > 0), {}),
+  'overlong_penalty': lambda a, b, c, d: (
+    ax.overlong_penalty(a, max_length=8, cache=4),
+    {},
+  ),
+  'truncated_importance_weights': importance,
+  'wpo_weights': wpo_weights,
+  'ld_logps': ld_logps,
+  'c_rlft_weights': c_rlft_weights,
+  'entropy': lambda a, b, c, d: (ax.entropy(logits(a, b, c, d)), {}),
 }
 
 FROZEN = {
@@ -172,6 +236,16 @@ FROZEN = {
   'generalized_jsd_loss': 'cd',
   'jsd_top_1': 'cd',
   'top_k_jsd_loss': 'cd',
+  'gae': 'abcd',
+  'group_relative': 'abcd',
+  'group_relative_batch': 'abcd',
+  'leave_one_out': 'abcd',
+  'reinforce_plus_plus': 'abcd',
+  'remax': 'abcd',
+  'whiten': 'abcd',
+  'truncated_importance_weights': 'abcd',
+  'wpo_weights': 'abcd',
+  'c_rlft_weights': 'abcd',
 }
 
 

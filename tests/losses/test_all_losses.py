@@ -123,6 +123,84 @@ def test_mismatches_of_other_losses(call):
   assert '(2, 3)' in str(error.value) and '(2, 4)' in str(error.value)
 
 
+X, INTS, BOOLS = jnp.ones((2, 3)), jnp.ones((2, 3), int), jnp.ones((2, 3), bool)
+WRONG_TYPES = {
+  'logps': [
+    lambda: ax.clipped_policy_loss(INTS, X, X),
+    lambda: ax.policy_gradient_loss(BOOLS, X),
+    lambda: ax.sequence_ratio(INTS, X, BOOLS),
+    lambda: ax.kl_estimate(INTS, X),
+    lambda: ax.dft_loss(INTS),
+    lambda: ax.kto_loss(INTS, X, BOOLS, 0.0),
+  ],
+  'old_logps': [lambda: ax.cispo_loss(X, BOOLS, X)],
+  'ref_logps': [lambda: ax.nash_md_loss(X, INTS, X)],
+  'sampling_logps': [lambda: ax.truncated_importance_weights(X, INTS, BOOLS)],
+  'chosen_logps': [
+    lambda: ax.dpo_loss(INTS, X, X, X),
+    lambda: ax.cpo_loss(BOOLS, X),
+  ],
+  'ref_rejected_logps': [lambda: ax.dpo_loss(X, X, X, BOOLS)],
+  'rejected_mean_logps': [lambda: ax.simpo_loss(X, INTS)],
+  'logz': [lambda: ax.nll_loss(X, logz=INTS, z_loss=1.0)],
+  'chosen_scores': [lambda: ax.bradley_terry_loss(INTS, X)],
+  'scores': [
+    lambda: ax.plackett_luce_loss(INTS, INTS),
+    lambda: ax.regression_reward_loss(INTS, X),
+  ],
+  'values': [lambda: ax.gae(X, INTS, BOOLS)],
+  'old_values': [lambda: ax.clipped_value_loss(X, INTS, X)],
+  'student_logits': [lambda: ax.forward_kl_loss(INTS, X)],
+  'ranks': [
+    lambda: ax.plackett_luce_loss(X, X),
+    lambda: ax.plackett_luce_loss(X, BOOLS),
+  ],
+  'desirable': [lambda: ax.kto_loss(X, X, X, 0.0)],
+  'own_wins': [lambda: ax.xpo_loss(X, X, X, X, X)],
+  'exists': [
+    lambda: ax.aot_loss(X, X, X, X, exists=X),
+    lambda: ax.group_relative(X, exists=X),
+    lambda: ax.per_example(X),
+  ],
+  'classes': [lambda: ax.c_rlft_weights(BOOLS, X[:, 0])],
+  'mask': [
+    lambda: ax.gae(X, X, X),
+    lambda: ax.whiten(X, X),
+    lambda: ax.shaped_rewards(X[:, 0], X, X, kl_coef=0.1),
+    lambda: ax.vespo_loss(X, X, X, X),
+    lambda: ax.sequence_ratio(X, X, X),
+    lambda: ax.wpo_weights(X, X, X),
+    lambda: ax.ld_logps(X, X, INTS[:, 0]),
+    lambda: ax.per_token(X),
+    lambda: ax.per_sequence(X),
+    lambda: ax.per_budget(X, length=3),
+  ],
+}
+
+
+@pytest.mark.parametrize('name', WRONG_TYPES)
+def test_a_wrong_type_names_the_argument(name):
+  for call in WRONG_TYPES[name]:
+    with pytest.raises(TypeError, match=f'^{name} holds .* are expected'):
+      call()
+
+
+def test_types_that_are_as_good():
+  """Rewards are often counted, masks often integers, anchors Python numbers."""
+  same = chex.assert_trees_all_equal
+  same(ax.gae(INTS, X, INTS), ax.gae(X, X, BOOLS))
+  same(ax.per_token(INTS), ax.per_token(BOOLS))
+  same(ax.group_relative(INTS), ax.group_relative(X))
+  same(ax.reinforce_plus_plus(INTS, INTS), ax.reinforce_plus_plus(X, BOOLS))
+  same(ax.policy_gradient_loss(X, INTS), ax.policy_gradient_loss(X, X))
+  same(ax.regression_reward_loss(X, INTS), ax.regression_reward_loss(X, X))
+  same(ax.kto_loss(X, X, INTS, 0), ax.kto_loss(X, X, BOOLS, jnp.zeros(())))
+  same(ax.bco_loss(X, X, BOOLS, 1), ax.bco_loss(X, X, BOOLS, X))
+  same(
+    ax.bradley_terry_loss(X, X, margin=1), ax.bradley_terry_loss(X, X, margin=X)
+  )
+
+
 @pytest.mark.parametrize('name', ISSUE_NAMES.split())
 def test_exported_and_documented(name):
   exported = getattr(ax, name)
