@@ -67,8 +67,8 @@ def endpoint_scores(
     api_key_env: the environment variable that holds the key, if one is needed.
       A key itself has no place in a config, which is written to disk.
     template: of what it is asked, with {question} and {response}.
-    pattern: regular expression whose first group is the score; the last match
-      in the reply counts.
+    pattern: regular expression whose first group, or all of it where it has
+      none, is the score; the last match in the reply counts.
     least, most: the range of scores; what lies outside is no score.
     max_tokens: of the reply.
     timeout: seconds of one try.
@@ -121,7 +121,7 @@ def post(url, body, key, *, timeout, retries, backoff) -> dict | str:
       with urllib.request.urlopen(request, timeout=timeout) as reply:
         return json.load(reply)
     except urllib.error.HTTPError as error:
-      why = f'HTTP {error.code}: {error.read(200).decode(errors="replace")}'
+      why = f'HTTP {error.code}: {text_of(error)}'
       if error.code in REFUSED:
         raise EndpointError(f'{url} answers {why}') from error
       if error.code not in RETRIED:
@@ -134,18 +134,30 @@ def post(url, body, key, *, timeout, retries, backoff) -> dict | str:
   return f'{why} (after {retries + 1} tries)'
 
 
+def text_of(error: urllib.error.HTTPError) -> str:
+  """How an error begins; the connection may be lost before it is read."""
+  try:
+    return error.read(200).decode(errors='replace')
+  except (OSError, http.client.HTTPException) as lost:
+    return f'its text was lost, {type(lost).__name__}'
+
+
 def number_in(reply, pattern: re.Pattern, least, most) -> float | str:
   """The score in an answer, or why there is none."""
   if isinstance(reply, str):
     return reply
   try:
     text = reply['choices'][0]['message']['content'] or ''
+    found = list(pattern.finditer(text))
   except (KeyError, IndexError, TypeError):
     return f'no message in its answer: {reply!r:.200}'
-  found = pattern.findall(text)
   if not found:
     return f'no score in its reply: {text!r:.200}'
-  score = float(found[-1])
+  match = found[-1][1 if pattern.groups else 0]
+  try:
+    score = float(match)
+  except (TypeError, ValueError):  # A group that took no part is None.
+    return f'{match!r}, which is no number, in its reply: {text!r:.200}'
   if not least <= score <= most:
     return f'a score of {score:g}, not from {least:g} to {most:g}'
   return score

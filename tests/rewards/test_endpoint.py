@@ -41,6 +41,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
       return self.answer(302, {}, {'Location': '/elsewhere'})
     if 'bad' in asked:
       return self.answer(400, {'error': 'too many tokens'})
+    if 'lost' in asked:  # Announces more than it sends, and hangs up.
+      self.close_connection = True
+      return self.answer(400, {}, {'Transfer-Encoding': 'chunked'})
+    if 'parts' in asked:
+      content = [{'type': 'text', 'text': '[[4]]'}]
+      return self.answer(200, {'choices': [{'message': {'content': content}}]})
     if 'slow' in asked:
       time.sleep(1.5)
     if 'empty' in asked:
@@ -119,6 +125,8 @@ def test_it_waits_for_one_that_is_busy(server):
   ('empty [[4]]', 1, 'no message in its answer'),
   ('4', 1, "no score in its reply: '4'"),
   ('[[11]]', 1, 'a score of 11, not from 1 to 10'),
+  ('lost [[4]]', 1, 'HTTP 400: its text was lost'),
+  ('parts [[4]]', 1, 'no message in its answer'),
 ])  # fmt: skip
 def test_what_has_no_score_is_counted_and_said(
   server, caplog, text, tries, why
@@ -165,6 +173,21 @@ def test_the_last_number_counts(server):
   assert list(scores) == [9]
   scores, _ = score(server, ['Score:0.25'], pattern=r'Score:([\d.]+)', least=0)
   assert list(scores) == [0.25]
+
+
+@pytest.mark.parametrize('pattern, want', [
+  (r'\[\[(.*?)\]\]', np.nan),
+  (r'(?:(\d)\]|five)', np.nan),  # The group takes no part in the match.
+  (r'\[(\d)\](\D|$)', 2),  # The first group is the score.
+  (r'\d', 2),
+  (r'\[(nan|five)', np.nan),
+])  # fmt: skip
+def test_what_is_no_number_is_no_score(server, caplog, pattern, want):
+  scores, parts = score(server, ['[2][[five]]', '[[3]]'], pattern=pattern)
+  np.testing.assert_array_equal(scores[0], want)
+  assert parts['failed'][0] == np.isnan(want)
+  if np.isnan(want):
+    assert 'five' in caplog.text
 
 
 @pytest.mark.parametrize('kw, match', [
