@@ -64,13 +64,19 @@ class Scorer(NamedTuple):
     )
 
   def score_fn(self, rows, *, single: bool = False) -> ScoreFn | None:
-    """Of responses to these rows; None where there are no rewards."""
+    """Of responses to these rows; None where there are no rewards.
+
+    Args:
+      rows: of a data set.
+      single: for evaluation: of the rewards in `single`, none standardised.
+    """
     names = self.single if single else self.terms
     if not names:
       return None
-    return rewards.weighted_sum(
-      {name: self.terms[name](rows) for name in names}
-    )
+    terms = {name: self.terms[name](rows) for name in names}
+    if single:
+      terms = {name: term.raw() for name, term in terms.items()}
+    return rewards.weighted_sum(terms)
 
 
 def load(config, mesh, tokenizer, stack: contextlib.ExitStack) -> Scorer:

@@ -28,6 +28,16 @@ class Term(NamedTuple):
   standardise: bool = False
   clip: float = 0.0
 
+  def raw(self) -> 'Term':
+    """The same for evaluation: as it was given, if it is standardised.
+
+    The mean of what was standardised over the same batch is 0, whatever the
+    responses are worth; the clip is meant for that scale too.
+    """
+    if not self.standardise:
+      return self
+    return self._replace(standardise=False, clip=0.0)
+
 
 def weighted_sum(terms: Mapping[str, Term]) -> ScoreFn:
   """Makes the score function of several rewards, Σ weight · reward.

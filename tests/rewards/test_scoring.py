@@ -208,6 +208,19 @@ def test_held_out_rows_have_no_tournament(stored):
     assert scorer.arguments([]) == {} and scorer.score_fn([]) is None
 
 
+def test_on_held_out_rows_a_standardised_reward_is_as_it_was_given():
+  # Else its mean over them would be 0, however good the policy gets.
+  standard = dict(standardise=True, clip=0.1, weight=2.0)
+  with loaded(a=LENGTH | standard, b=LENGTH | dict(clip=0.1)) as scorer:
+    rows = rollout(['1', '1 2 3 4 5 6'])
+    scores, parts = scorer.score_fn([], single=True)(scorer.frozen, rows)
+    want = 2 * parts['a'] + np.clip(parts['b'], -0.1, 0.1)
+    np.testing.assert_allclose(scores, want)
+    assert parts['a'][1] < -0.1
+    trained, _ = scorer.score_fn([])(scorer.frozen, rows)
+    np.testing.assert_allclose(trained, [0.2, -0.3])
+
+
 def test_a_reward_model_is_that_of_the_config_unless_it_says(stored):
   config = with_rewards(a=dict(kind='model'))
   config.role_from.reward = str(stored / 'two')
