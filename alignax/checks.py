@@ -8,6 +8,7 @@ import difflib
 import functools
 import inspect
 import math
+import re
 import typing
 
 from alignax import lora, models, sharding, train
@@ -59,6 +60,16 @@ def check_config(config):
   for section, known in KEYS.items():
     path = section.split('.') if section else ()
     given = functools.reduce(lambda part, key: part[key], path, config)
+def check_workdir(workdir):
+  """Raises for an address: a path of that name would be made right here."""
+  # A `Path` of 'gs://bucket/run' is 'gs:/bucket/run'.
+  if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', str(workdir)):
+    raise ValueError(
+      f'workdir is {workdir}, an address; runs are written to directories: '
+      'mount the bucket, or copy the run there when it is done.'
+    )
+
+
     where = f'{section}.' if section else ''
     for key in given:
       if key not in known:

@@ -54,8 +54,9 @@ def train(config, workdir, *, load_config=None) -> dict:
   Raises:
     Stopped: asked to, by a signal; the same call goes on.
   """
-  workdir = pathlib.Path(workdir)
   # Whatever can be wrong is found before a stage takes its time.
+  checks.check_workdir(workdir)
+  workdir = pathlib.Path(workdir)
   checks.check_config(config)
   algorithm = assemble.find_algorithm(config.algorithm)
   kw = checks.algorithm_arguments(algorithm, config)

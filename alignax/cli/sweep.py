@@ -23,12 +23,14 @@ import signal
 import threading
 import time
 
+from alignax import checks
 from alignax.cli import configs
 from alignax.sweeps import execute, local, plan, schedule, slurm, state
 
 
 def main(argv: list[str]) -> int:
   args = parse(argv)
+  checks.check_workdir(args.workdir)
   with stop_signals() as stopping:
     if args.run:
       return one(args.workdir, args.run, stopping, args.plan)

@@ -1,7 +1,10 @@
 """What a config's argument string may say, and what is said of a mistake."""
 
+import pathlib
+
 import pytest
 
+from alignax import checks
 from alignax.cli import configs, main
 
 WRONG = {
@@ -38,6 +41,23 @@ def test_a_mistake_is_one_line_with_the_nearest_name(name, tmp_path, capsys):
   err = capsys.readouterr().err
   assert err.startswith(f'alignax train: {source}: ') and said in err
   assert err.count('\n') == 1 and 'pip install' not in err
+
+
+@pytest.mark.parametrize('verb', [
+  ['train', '--config=configs/sft.py:size=tiny'],
+  ['sweep', '--sweep=experiments/preference_losses/sweep.py'],
+])  # fmt: skip
+def test_a_workdir_is_no_address(verb, capsys):
+  assert main([*verb, '--workdir=gs://bucket/run']) == 1
+  assert 'workdir is gs://bucket/run, an address' in capsys.readouterr().err
+  assert not pathlib.Path('gs:').exists()
+
+
+def test_a_path_made_of_an_address_is_none_either():
+  with pytest.raises(ValueError, match='an address'):
+    checks.check_workdir(pathlib.Path('gs://bucket/run'))
+  checks.check_workdir('runs/a:b')
+  checks.check_workdir(pathlib.Path('/runs/gs:/x'))
 
 
 def test_a_loss_is_looked_for_among_those_of_its_kind():
