@@ -48,7 +48,9 @@ def check(workdir: pathlib.Path):
       f'{workdir} is no directory of a run: it has no config.json. Train it '
       'first: alignax train with the same --config and --workdir.'
     )
-  if not any((workdir / 'checkpoints').glob('[0-9]*')):
+  from alignax import checkpoint
+
+  if checkpoint.latest_step(workdir / 'checkpoints') is None:
     raise FileNotFoundError(f'{workdir} has no checkpoint yet.')
 
 
@@ -58,11 +60,21 @@ def adopt(config, workdir: pathlib.Path):
   config.init_from = stored['init_from']
   config.role_from.update(stored['role_from'])
   config.lora.update(stored.get('lora', {}))  # Older runs have no such key.
+  for name, reward in config.rewards.items():
+    adopt_sources(reward, stored.get('rewards', {}).get(name, {}))
   if stored['algorithm'] != config.algorithm:
     raise ValueError(
       f'{workdir} was trained by {stored["algorithm"]}, and the config is of '
       f'{config.algorithm}.'
     )
+
+
+def adopt_sources(reward, stored: dict):
+  """Where the models of a reward are, as the run found them."""
+  if 'source' in reward and 'source' in stored:
+    reward.source = stored['source']
+  if 'members' in reward and 'members' in stored:
+    reward.members = type(reward.members)(stored['members'])
 
 
 def evaluate(config, workdir, samples: int):
@@ -113,7 +125,7 @@ def evaluate(config, workdir, samples: int):
     estimates |= on_samples(config, roles, found, tokenizer, samples, score_fn)
   if not estimates:
     raise ValueError(f'{config.algorithm} has nothing that is measured.')
-  return max(int(p.name) for p in checkpoints.glob('[0-9]*')), estimates
+  return checkpoint.latest_step(checkpoints), estimates
 
 
 def abstract(params):

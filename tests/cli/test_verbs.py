@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from alignax import metrics, models
-from alignax.cli import VERBS, main
+from alignax.cli import VERBS, configs, main
+from alignax.cli import eval as eval_verb
 
 
 def test_help_lists_all_verbs(capsys):
@@ -92,6 +93,8 @@ def test_generate_without_a_model(tmp_path, capsys):
 def test_eval_agrees_with_the_run(sft, capsys):
   """Row by row and unpacked, the mean is that of the packed evaluation."""
   workdir, options = sft
+  # As a kill in the middle of a save leaves it.
+  (workdir / 'checkpoints' / '4.orbax-checkpoint-tmp').mkdir(exist_ok=True)
   assert main(['eval', *options, '--samples=8']) == 0
   assert 'heldout/loss' in capsys.readouterr().out
   found = json.loads((workdir / 'eval.json').read_text())
@@ -118,6 +121,32 @@ def test_eval_of_no_run(tmp_path, capsys):
   args = ['--config=configs/sft.py:size=tiny', f'--workdir={tmp_path}']
   assert main(['eval', *args]) == 1
   assert 'no directory of a run' in capsys.readouterr().err
+
+
+def test_eval_finds_the_models_of_rewards_where_the_run_did(tmp_path):
+  stored = {
+    'algorithm': 'alignax.algorithms.ppo', 'init_from': 'a', 'role_from': {},
+    'rewards': {'one': {'source': 'b'}, 'both': {'members': ['c', 'd']}},
+  }  # fmt: skip
+  (tmp_path / 'config.json').write_text(json.dumps(stored))
+  config = configs.load('configs/ppo.py:size=tiny')
+  config.rewards = dict(
+    one=dict(kind='model', source='configs/reward.py:size=tiny'),
+    both=dict(kind='model', members=('configs/reward.py', 'd')),
+    short=dict(kind='length', max_length=8, cache=4),
+  )
+  eval_verb.adopt(config, tmp_path)
+  assert config.rewards.one.source == 'b'
+  assert config.rewards.both.members == ('c', 'd')
+
+
+def test_eval_passes_over_what_a_kill_in_a_save_left(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+  (tmp_path / 'checkpoints/40.orbax-checkpoint-tmp').mkdir(parents=True)
+  with pytest.raises(FileNotFoundError, match='no checkpoint yet'):
+    eval_verb.check(tmp_path)
+  (tmp_path / 'checkpoints/20').mkdir()
+  eval_verb.check(tmp_path)
 
 
 def test_eval_with_the_config_of_another_algorithm(sft, capsys):
