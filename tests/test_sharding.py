@@ -25,6 +25,9 @@ def even_tokens(frozen, rows):
   return even / jnp.maximum(rows['lengths'], 1), {}
 
 
+SAMPLING = dict(
+  score_fn=jax.jit(even_tokens), max_new_tokens=5, stop_ids=(3, 4)
+)
 ALGORITHMS = {
   'sft': (worlds.text, dict(neftune=1.0, microbatches=2)),
   'reward': (worlds.comparisons, dict(center=0.01)),
@@ -33,12 +36,20 @@ ALGORITHMS = {
   'distill': (worlds.text, dict(loss='reverse_kl', microbatches=2)),
   'ppo': (
     worlds.prompts,
-    dict(
-      score_fn=jax.jit(even_tokens), max_new_tokens=5, stop_ids=(3, 4),
-      missing_eos_penalty=0.5, epochs=1,
-    ),
+    SAMPLING | dict(missing_eos_penalty=0.5, epochs=1),
   ),
+  'grpo': (worlds.prompts, SAMPLING | dict(group=4, average='token')),
+  'rloo': (worlds.prompts, SAMPLING | dict(group=4)),
+  'reinforce_pp': (worlds.prompts, SAMPLING),
 }  # fmt: skip
+SLOW = ('rloo', 'reinforce_pp')
+every = pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in ALGORITHMS
+  ],
+)
 SCALAR = ('value', 'reward')
 
 
@@ -109,7 +120,7 @@ def single():
 
 
 @pytest.mark.parametrize('sizes', worlds.MESHES, ids=str)
-@pytest.mark.parametrize('name', ALGORITHMS)
+@every
 def test_a_mesh_gives_the_losses_of_one_device(name, sizes, single):
   want, _ = single(name)
   found, compilations = run(name, sizes)
@@ -128,7 +139,7 @@ def test_a_mesh_gives_the_losses_of_one_device(name, sizes, single):
   assert [compilations[i] for i in range(1, STEPS)] == [0] * (STEPS - 1)
 
 
-@pytest.mark.parametrize('name', ALGORITHMS)
+@every
 def test_one_device_compiles_once(name, single):
   rows, compilations = single(name)
   assert [compilations[i] for i in range(1, STEPS)] == [0] * (STEPS - 1)
