@@ -1,11 +1,14 @@
 """What a run reads: the tokenizer, and batches of the rows that it names."""
 
 import dataclasses
+import pathlib
+import tempfile
 from typing import NamedTuple
 
 import jax
 
-from alignax import data
+from alignax import data, models
+from alignax.models import io
 
 
 class Data(NamedTuple):
@@ -21,9 +24,7 @@ def load_tokenizer(config):
   """The tokenizer named by the config, or that of the model it starts from."""
   tokenizer = _tokenizer(config)
   teacher = config.role_from.teacher
-  if teacher and data.load_tokenizer(teacher).get_vocab() != (
-    tokenizer.get_vocab()
-  ):
+  if teacher and tokenizer_of(teacher).get_vocab() != tokenizer.get_vocab():
     raise ValueError(
       f'role_from.teacher is {teacher}, whose tokenizer has other tokens than '
       "the student's: their distributions cannot be compared. Take a teacher "
@@ -37,34 +38,49 @@ def _tokenizer(config):
     from alignax.data import synthetic
 
     return synthetic.make_tokenizer()
-  where = config.tokenizer or config.init_from
-  if not where:
+  if config.tokenizer:
+    return data.load_tokenizer(config.tokenizer)
+  if not config.init_from:
     raise ValueError(
       'There is no tokenizer: set init_from to a model, or tokenizer to a '
       "directory that has one, or to 'synthetic'."
     )
-  return data.load_tokenizer(where)
+  return tokenizer_of(config.init_from)
+
+
+def tokenizer_of(where: str):
+  """The tokenizer of a model, wherever the model is kept.
+
+  In a GGUF file it is part of the file, and beside adapters it may be missing:
+  then it is that of their base.
+  """
+  path = models.tokenizer_source(where)
+  if path.is_dir():
+    return data.load_tokenizer(path)
+  with tempfile.TemporaryDirectory() as folder:
+    io.copy_tokenizer(path, pathlib.Path(folder))
+    return data.load_tokenizer(folder)
 
 
 def stop_ids(tokenizer) -> tuple[int, ...]:
   """Tokens that end a response: end of text, and end of turn."""
-  ids = [tokenizer.eos_token_id]
-  for token in ('<|im_end|>', '<|eot_id|>', '<end_of_turn>'):
-    ids.append(tokenizer.convert_tokens_to_ids(token))
-  unknown = tokenizer.unk_token_id
-  return tuple(dict.fromkeys(i for i in ids if i is not None and i != unknown))
+  turns = ('<|im_end|>', '<|eot_id|>', '<end_of_turn>')
+  found = map(tokenizer.convert_tokens_to_ids, turns)
+  # A token that is not there is looked up as the unknown one, which may be the
+  # end of text at the same time, as in GPT-2.
+  found = [i for i in found if i != tokenizer.unk_token_id]
+  ids = dict.fromkeys([tokenizer.eos_token_id, *found])
+  return tuple(i for i in ids if i is not None)
 
 
 def load_data(config, algorithm, kw, tokenizer) -> Data:
   """Reads, tokenises and batches; what was wrong with rows is reported."""
   d = config.data
   kind = d.kind or algorithm.DATA
-  if not d.path:
-    raise ValueError('data.path is empty: set it to a file, or a data set.')
-  rows = data.load_rows(d.path, format=d.format or None, split=d.split or None)
+  rows = read_rows(d, split=d.split or None)
   heldout_rows = None
   if d.heldout_path:
-    heldout_rows = data.load_rows(d.heldout_path, format=d.format or None)
+    heldout_rows = read_rows(d, d.heldout_path)
   elif d.heldout:
     rows, heldout_rows = split_rows(rows, d.heldout)
   prepare_kw = dict(
@@ -95,6 +111,17 @@ def load_data(config, algorithm, kw, tokenizer) -> Data:
     **hosts(),
   )
   return Data(batches, heldout, ptx, reports)
+
+
+def read_rows(d, path: str = '', **kw) -> data.Rows:
+  """Rows of a path, or of all that the config names, a mixture perhaps."""
+  mixture = d.get('mixture') or {}
+  if not (path or d.path or mixture):
+    raise ValueError('data.path is empty: set it to a file, or a data set.')
+  # In the order of names, which is the same in a config that was stored.
+  sources = [mixture[name].to_dict() for name in sorted(mixture)]
+  kw |= dict(format=d.format or None, columns=d.get('columns'))
+  return data.load_rows(path or d.path or sources, **kw)
 
 
 def batch_kw(algorithm, kw: dict, given) -> dict:
@@ -130,19 +157,38 @@ def load_ptx(config, tokenizer) -> tuple[data.Batches, data.Report]:
 
 
 def split_rows(rows, heldout: int):
-  """The last rows of a source are held out, the same on every run."""
+  """The last rows of every source are held out, the same on every run.
+
+  A source gives in proportion to its rows, whatever its weight, so that each
+  stays in training. Held out, they have no weights: every row counts once.
+  """
   if heldout >= len(rows):
     raise ValueError(
       f'data.heldout is {heldout}, but there are only {len(rows)} rows.'
     )
-  parts = []
-  for cut in (slice(None, -heldout), slice(-heldout, None)):
-    sources = [
-      dataclasses.replace(s, rows=s.rows[cut], numbers=s.numbers[cut])
-      for s in rows.sources
-    ]
-    parts.append(data.Rows(sources))
-  return parts
+  train, rest = [], []
+  sizes = [len(source.rows) for source in rows.sources]
+  for source, share in zip(rows.sources, shares(heldout, sizes)):
+    cut = len(source.rows) - share
+    train.append(_cut(source, slice(None, cut)))
+    held = _cut(source, slice(cut, None))
+    rest.append(dataclasses.replace(held, weight=None))
+  return data.Rows(train), data.Rows(rest)
+
+
+def shares(number: int, sizes: list[int]) -> list[int]:
+  """Divides a number in proportion to sizes, the largest remainders up."""
+  exact = [number * size / sum(sizes) for size in sizes]
+  found = [int(share) for share in exact]
+  remainder = lambda i: found[i] - exact[i]
+  for i in sorted(range(len(sizes)), key=remainder)[: number - sum(found)]:
+    found[i] += 1
+  return found
+
+
+def _cut(source, part: slice):
+  rows, numbers = source.rows[part], source.numbers[part]
+  return dataclasses.replace(source, rows=rows, numbers=numbers)
 
 
 def hosts() -> dict:

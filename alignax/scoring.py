@@ -16,7 +16,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from alignax import data, reward_checks, rewards, role_params
+from alignax import reading, reward_checks, rewards, role_params
 from alignax.models import Model
 from alignax.reward_checks import TERM
 from alignax.rewards.combine import ScoreFn
@@ -153,7 +153,9 @@ def _judge(name, kw, *, config, mesh, tokenizer, **_) -> Made:
   # It is loaded as a reference is: with its language head, and only read.
   load = role_params.load_role
   model, params = load(config, 'ref', source, mesh, frozen=True)
-  own = tokenizer if source == config.init_from else data.load_tokenizer(source)
+  own = tokenizer
+  if source != config.init_from:
+    own = reading.tokenizer_of(source)
   kw.setdefault('length', min(1024, model.config.max_length))
   prefer = rewards.make_prefer(model, own, role=role, **kw)
   score_fn = lambda rows: rewards.judge_scores(

@@ -15,7 +15,6 @@ import argparse
 import json
 import pathlib
 import sys
-import tempfile
 
 NO_TEMPLATE = 'none'
 
@@ -23,11 +22,11 @@ NO_TEMPLATE = 'none'
 def main(argv: list[str]) -> int:
   args = parse(argv)
   # Only now: help and mistakes take no second.
-  from alignax import models
+  from alignax import models, reading
 
   rows = read_rows(args)
   model, params = models.load(args.model, dtype=args.dtype, role=args.role)
-  tokenizer = load_tokenizer(args.model)
+  tokenizer = reading.tokenizer_of(args.model)
   prompts = make_prompts(args, rows, tokenizer)
   with open_output(args) as file:
     responses = draw(args, model, params, tokenizer, prompts)
@@ -98,19 +97,6 @@ def read_rows(args) -> list:
     if isinstance(row, data.RowError):
       raise row
   return rows
-
-
-def load_tokenizer(where: str):
-  """The tokenizer of a model, wherever the model is kept."""
-  from alignax import data, models
-  from alignax.models import io
-
-  path = models.tokenizer_source(where)
-  if path.is_dir():
-    return data.load_tokenizer(path)
-  with tempfile.TemporaryDirectory() as folder:
-    io.copy_tokenizer(path, pathlib.Path(folder))
-    return data.load_tokenizer(folder)
 
 
 def make_prompts(args, rows, tokenizer) -> list[list[int]]:

@@ -9,6 +9,7 @@ from alignax.data import formats
 from alignax.data.files import SUFFIXES, read_file
 from alignax.data.rows import Rows, Source
 
+_WEIGHED = re.compile(r'(?P<path>.+):(?P<weight>\d+(\.\d+)?)')
 _SLICE = re.compile(
   r'^(?P<name>[\w.-]*)(\[(?P<a>(-?\d+%?)?):(?P<b>(-?\d+%?)?)\])?$'
 )
@@ -28,7 +29,9 @@ def load_rows(
       ones); `synthetic:NAME?n=1000&seed=0` for a procedural world; otherwise
       the name of a data set on the hub or a folder `datasets` can load. A list
       of dicts of these arguments, each with a `weight`, is a mixture: batches
-      then draw from every source in proportion to its weight.
+      then draw from every source in proportion to its weight. The other
+      arguments hold for those that do not say otherwise. `'a.jsonl:3,b.csv:1'`
+      is a mixture of two paths, with weights 3 and 1.
     format: one of `formats.FORMATS`; detected from the keys when it is None
       and they allow one reading only.
     split: which rows, as `datasets` writes it: `'train'`, `'train[:90%]'`. A
@@ -42,9 +45,16 @@ def load_rows(
   Raises:
     FileNotFoundError, ValueError: with what was looked for and what to do.
   """
+  given = dict(format=format, split=split, columns=columns)
   if not isinstance(path, str | pathlib.Path):
-    return _mixture(path)
-  path = str(path)
+    return _mixture(path, given)
+  if parts := _weighed(str(path)):
+    return _mixture(parts, given)
+  return Rows([_load(str(path), **given)])
+
+
+def _load(path: str, format, split, columns, weight=None) -> Source:
+  """The rows of one path."""
   name, rows, numbers = _read(path, split)
   if not rows:
     raise ValueError(
@@ -58,23 +68,32 @@ def load_rows(
     first = next((row for row in rows if isinstance(row, dict)), None)
     format = formats.detect(first, name) if first is not None else None
   formats.check_name(format)
-  return Rows([Source(name, rows, numbers, format=format)])
+  return Source(name, rows, numbers, format, weight)
 
 
-def _mixture(parts: Sequence[Mapping]) -> Rows:
+def _weighed(text: str) -> list[dict]:
+  """Sources of 'a.jsonl:3,b.csv:1'; none for a path that is not of the kind."""
+  parts = text.split(',')
+  found = [_WEIGHED.fullmatch(part) for part in parts]
+  if len(parts) < 2 or not any(found) or pathlib.Path(text).exists():
+    return []
+  return [
+    dict(path=m['path'], weight=float(m['weight'])) if m else dict(path=part)
+    for part, m in zip(parts, found)
+  ]
+
+
+def _mixture(parts: Sequence[Mapping], given: Mapping) -> Rows:
   sources = []
   for part in parts:
-    part = dict(part)
-    weight = part.pop('weight', None)
+    part = {**given, **part}
+    weight = part.get('weight')
     if weight is not None and not weight > 0:
       raise ValueError(
         f'mixture: weight {weight} of {part.get("path")!r}; expected a '
         'number above 0 (leave out a source that should not be drawn)'
       )
-    source = load_rows(**part).sources[0]
-    sources.append(
-      Source(source.name, source.rows, source.numbers, source.format, weight)
-    )
+    sources.append(_load(str(part.pop('path')), **part))
   if not sources:
     raise ValueError('mixture: no sources; expected at least one')
   if len({source.weight is None for source in sources}) > 1:

@@ -92,6 +92,37 @@ def test_mixtures_keep_where_rows_come_from(write):
   assert rows[-1] == ROWS[4] and rows[1:3] == ROWS[1:3]
 
 
+def test_a_mixture_as_text(write):
+  a, b = write(ROWS[:3], 'a.jsonl'), write(ROWS[3:], 'b.jsonl')
+  rows = data.load_rows(f'{a}:3,{b}:0.5', split='[:2]')
+  assert list(rows) == [*ROWS[:2], *ROWS[3:5]] and rows.weights == [3, 0.5]
+  worlds = 'synthetic:prompts?n=7&seed=3'
+  rows = data.load_rows(f'{worlds}:1,{a}:2', format='prompts')
+  assert len(rows) == 10 and rows.weights == [1, 2]
+  with pytest.raises(ValueError, match='some have none'):
+    data.load_rows(f'{a}:3,{b}')
+  with pytest.raises(ValueError, match='number above 0'):
+    data.load_rows(f'{a}:3,{b}:0')
+
+
+def test_a_path_may_look_like_a_mixture(tmp_path, write):
+  folder = tmp_path / 'a:1,b:2'
+  folder.mkdir()
+  write(ROWS[:1], 'a:1,b:2/train.jsonl')
+  assert list(data.load_rows(folder / 'train.jsonl')) == ROWS[:1]
+
+
+def test_what_a_mixture_does_not_say_holds_for_all(write):
+  columns = dict(instruction='question', output='answer')
+  b = [{'question': 'a', 'answer': 'b'}, {'question': 'c', 'answer': 'd'}]
+  parts = [
+    dict(path=write(b, 'b.jsonl')),
+    dict(path=write(ROWS[:3], 'a.jsonl'), columns=None, split='[:3]'),
+  ]
+  rows = data.load_rows(parts, columns=columns, split='[:1]')
+  assert list(rows) == [dict(instruction='a', output='b'), *ROWS[:3]]
+
+
 def test_synthetic_rows_by_name():
   rows = data.load_rows('synthetic:prompts?n=7&seed=3')
   assert len(rows) == 7 and rows.sources[0].format == 'prompts'

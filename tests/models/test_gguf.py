@@ -337,6 +337,25 @@ class TestTokenizer:
       assert encoded == [1, *theirs.encode(line)]
       assert found.decode(encoded) == line
 
+  def test_a_run_starts_from_the_file(self, trained, tmp_path, tiny):
+    from alignax import run
+    from configs import sft
+
+    source = tmp_path / 'tiny.gguf'
+    self.file(trained, source, tiny)
+    rows = '{"text": "the cat is on 3 mats"}\n' * 16
+    (tmp_path / 'rows.jsonl').write_text(rows)
+    config = sft.get_config(
+      f'size=custom,init_from={source},data={tmp_path / "rows.jsonl"}'
+    )
+    config.total_steps = 1
+    config.model.remat = 'none'
+    config.data.update(length=64, packing=False)
+    run.train(config, tmp_path / 'run')
+    assert (tmp_path / 'run' / 'tokenizer.json').exists()
+    model, _ = models.load(tmp_path / 'run')
+    assert model.config.vocab_size == trained.get_vocab_size()
+
   def test_none(self, llama, tmp_path):
     model, params = llama
     write(
