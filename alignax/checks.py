@@ -40,6 +40,11 @@ KEYS = {
   'mesh': ('data', 'fsdp', 'tensor'),
   'lora': ('rank', 'alpha', 'targets', 'dora', 'rslora', 'base'),
 }  # fmt: skip
+# Keys that are there only where they are set: all other configs stay as they
+# are, down to the hash by which sweeps know them.
+OPTIONAL = {'data': ('mixture', 'columns')}
+# Of one source in `data.mixture`; arguments of `data.load_rows`.
+SOURCE = ('path', 'weight', 'format', 'split', 'columns')
 # Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
 GIVEN = (
   'score_fn', 'ema_decay', 'state_sharding', 'axis_name', 'total_steps',
@@ -55,11 +60,6 @@ def nearest(name: str, known) -> str:
   return f'; known are {", ".join(sorted(known))}'
 
 
-def check_config(config):
-  """Raises for keys that nothing reads, and for those that are missing."""
-  for section, known in KEYS.items():
-    path = section.split('.') if section else ()
-    given = functools.reduce(lambda part, key: part[key], path, config)
 def check_workdir(workdir):
   """Raises for an address: a path of that name would be made right here."""
   # A `Path` of 'gs://bucket/run' is 'gs:/bucket/run'.
@@ -70,10 +70,16 @@ def check_workdir(workdir):
     )
 
 
+def check_config(config):
+  """Raises for keys that nothing reads, and for those that are missing."""
+  for section, known in KEYS.items():
+    path = section.split('.') if section else ()
+    given = functools.reduce(lambda part, key: part[key], path, config)
     where = f'{section}.' if section else ''
+    there_are = (*known, *OPTIONAL.get(section, ()))
     for key in given:
-      if key not in known:
-        raise ValueError(f'{where}{key} is unknown{nearest(key, known)}.')
+      if key not in there_are:
+        raise ValueError(f'{where}{key} is unknown{nearest(key, there_are)}.')
     missing = [f'{where}{key}' for key in known if key not in given]
     if missing:
       raise ValueError(
@@ -82,6 +88,27 @@ def check_workdir(workdir):
       )
   if config.total_steps < 1:
     raise ValueError(f'total_steps is {config.total_steps}; give at least 1.')
+  check_mixture(config.data)
+
+
+def check_mixture(d):
+  """Raises for sources of a mixture that cannot be read."""
+  mixture = d.get('mixture') or {}
+  if mixture and d.path:
+    raise ValueError(
+      f'data.path is {d.path!r}, and there is a data.mixture: leave one of '
+      "them empty, as data.path=''."
+    )
+  for name, source in mixture.items():
+    where = f'data.mixture.{name}'
+    if not hasattr(source, 'keys') or not source.get('path'):
+      raise ValueError(
+        f'{where} is {source!r}; give it at least a path, and a weight: '
+        "dict(path='chats.jsonl', weight=3.0)."
+      )
+    for key in source:
+      if key not in SOURCE:
+        raise ValueError(f'{where}.{key} is unknown{nearest(key, SOURCE)}.')
 
 
 def check_keys(given, function, where: str, but=()):
