@@ -2,7 +2,7 @@
 
 import dataclasses
 
-NAMED = 5  # rows of each kind that the report names
+NAMED = 5  # rows of each kind that a table names, unless it is asked for more
 
 WHAT = {
   'malformed': 'malformed rows, skipped',
@@ -19,7 +19,7 @@ WHAT = {
 
 @dataclasses.dataclass
 class Report:
-  """Counts of rows, and the first few of each kind by file and number.
+  """Counts of rows, and those of each kind by file and number.
 
   Attributes:
     kind: kind of the examples.
@@ -29,7 +29,7 @@ class Report:
     tokens: tokens in those.
     targets: tokens that are learned from.
     counts: number of rows by what became of them, keys as in `WHAT`.
-    named: `file:row` of the first few of each, with the reason.
+    named: `file:row` of each, with the reason.
     dropped_duplicates: whether duplicates were left out.
   """
 
@@ -54,11 +54,14 @@ class Report:
       return
     self._last[what] = where
     self.counts[what] += 1
-    if len(self.named[what]) < NAMED:
-      self.named[what].append(why or where)
+    self.named[what].append(why or where)
 
-  def table(self) -> str:
-    """The report as text, one line a fact."""
+  def table(self, *, most: int | None = NAMED) -> str:
+    """The report as text, one line a fact.
+
+    Args:
+      most: how many rows of each kind to name; None for all.
+    """
     lines = [
       (self.rows, 'rows read'),
       (self.examples, f'examples of kind {self.kind}'),
@@ -71,9 +74,10 @@ class Report:
         if what == 'duplicates':
           text += ', dropped' if self.dropped_duplicates else ', kept'
         lines.append((n, text))
-        lines += [('', f'  {where}') for where in self.named[what]]
-        if n > len(self.named[what]):
-          lines.append(('', f'  and {n - len(self.named[what])} more'))
+        named = self.named[what][:most]
+        lines += [('', f'  {where}') for where in named]
+        if n > len(named):
+          lines.append(('', f'  and {n - len(named)} more'))
     width = max(len(f'{n:,}') for n, _ in lines if n != '')
     show = lambda n: f'{n:>{width},}' if n != '' else ' ' * width
     return '\n'.join(f'{show(n)}  {text}' for n, text in lines)

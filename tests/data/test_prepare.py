@@ -151,12 +151,16 @@ def test_the_report_adds_up(qwen):
   assert report.table().splitlines()[0].split() == ['300', 'rows', 'read']
 
 
-def test_no_more_than_a_few_rows_are_named(qwen):
+def test_a_table_names_a_few_rows_and_all_where_it_is_asked_to(qwen):
   rows = [{'prompt': 3, 'completion': 'a'}] * 20 + [ask()]
   _, report = data.prepare(rows, qwen, kind='text', length=99)
   assert report.counts['malformed'] == 20
-  assert len(report.named['malformed']) == 5
-  assert 'and 15 more' in report.table()
+  table = report.table()
+  assert table.count("field 'prompt'") == 5 and 'rows:5' in table
+  assert 'rows:6' not in table and 'and 15 more' in table
+  table = report.table(most=None)
+  assert table.count("field 'prompt'") == 20 and 'more' not in table
+  assert all(f'rows:{i}: ' in table for i in range(1, 21))
 
 
 def test_a_template_is_refused_whatever_becomes_of_bad_rows(qwen):
