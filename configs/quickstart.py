@@ -79,7 +79,7 @@ def preferences(seed):
   """DPO on the same choices."""
   config = dpo.get_config('size=tiny')
   config.init_from = before('sft', seed)
-  config.total_steps = 80
+  config.total_steps = 40
   config.data.update(
     path=world('preferences', 4000, seed),
     heldout_path='',
@@ -95,7 +95,7 @@ def reinforcement(seed):
   config = ppo.get_config('size=tiny')
   config.init_from = before('sft', seed)
   config.role_from.reward = before('reward', seed)
-  config.total_steps = 40
+  config.total_steps = 24
   config.data.update(
     path=world('prompts', 4000, seed + 2), heldout_path='', length=32,
     batch_size=64,
