@@ -79,7 +79,7 @@ def preferences(seed):
   """DPO on the same choices."""
   config = dpo.get_config('size=tiny')
   config.init_from = before('sft', seed)
-  config.total_steps = 40
+  config.total_steps = 80
   config.data.update(
     path=world('preferences', 4000, seed),
     heldout_path='',
