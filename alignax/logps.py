@@ -36,10 +36,17 @@ def _logits_and_targets(logits, targets):
 
 
 def entropy(logits: Array) -> Array:
-  """Entropy of the softmax, in nats. [..., V] -> [...]."""
+  """Entropy of the softmax, in nats. [..., V] -> [...].
+
+    H = -Σ_v p(v) log p(v)   with   0 log 0 = 0
+
+  See Shannon (https://doi.org/10.1002/j.1538-7305.1948.tb01338.x), section 6.
+  """
   (logits,) = widened(logits)
   logps = jax.nn.log_softmax(logits, axis=-1)
-  return -jnp.sum(jnp.exp(logps) * logps, axis=-1)
+  # Sampling rules out tokens by -inf, which times 0 would be NaN.
+  surprise = jnp.where(jnp.isneginf(logps), 0.0, -logps)
+  return jnp.sum(jnp.exp(logps) * surprise, axis=-1)
 
 
 def sequence_logps(

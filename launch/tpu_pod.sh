@@ -5,8 +5,8 @@
 # The repository is copied and set up first; repeat the command to go on after
 # a pre-emption. The work directory must be one that every host sees at the same
 # path; gs:// is no path. Mount a Filestore share there, or by gcsfuse a bucket
-# with a hierarchical namespace, as checkpoints are renamed as directories. We
-# have compiled for pods, not rented one: read the script before you rely on it.
+# with a hierarchical namespace, as checkpoints are renamed as directories. Not
+# tried on a pod yet: read the script before you rely on it.
 set -euo pipefail
 : "${TPU:?set TPU to the name of the slice}" "${ZONE:?set ZONE to its zone}"
 here=$(cd "$(dirname "$0")/.." && pwd)

@@ -42,6 +42,9 @@ def test_entropy_at_its_ends():
   close(ax.entropy(jnp.zeros(8)), np.log(8))
   close(ax.entropy(jnp.array([1e4, 0.0, -1e4])), 0)
   assert np.all(np.isfinite(jax.grad(ax.entropy)(jnp.array([1e4, 0.0]))))
+  ruled_out = jnp.array([0.0, 0.0, -jnp.inf])
+  close(ax.entropy(ruled_out), np.log(2))
+  assert np.all(np.isfinite(jax.grad(ax.entropy)(ruled_out)))
 
 
 def test_shapes_are_checked():

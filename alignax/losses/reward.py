@@ -103,7 +103,7 @@ def regression_reward_loss(
 
     L = (r - y)²
 
-  See Wang et al., section "Reward Model" (https://arxiv.org/abs/2406.08673).
+  See Wang et al. (https://arxiv.org/abs/2406.08673).
 
   Args: scores and ratings, [B]. No gradient flows to `ratings`.
   Returns: the loss and the metrics of every response, all [B].
