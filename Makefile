@@ -2,7 +2,7 @@
 # make setup        the environment in .venv, nothing else
 # make test         set up, lint, and every test that needs no real model
 # make test-real    also fetch a real model and PyTorch; tests of those, and slow ones
-# make test-gold   trains every algorithm until its answers are better (most of an hour)
+# make test-gold   every config as it is, every algorithm until answers are better (hours)
 # make lint docs lock clean
 
 SHELL := /bin/bash
