@@ -39,7 +39,7 @@ class Stopped(RuntimeError):
   """The process was asked to stop before a run was complete."""
 
 
-def train(config, workdir, *, load_config=None) -> dict:
+def train(config, workdir, *, load_config=None, stages=None) -> dict:
   """Trains what a config describes; goes on where an earlier try ended.
 
   Args:
@@ -47,6 +47,7 @@ def train(config, workdir, *, load_config=None) -> dict:
     workdir: of the run; everything it writes is in there.
     load_config: maps 'configs/NAME.py:ARGS' to a config, for roles that start
       from a run of their own.
+    stages: where those runs are made; default: `workdir/stages`.
 
   Returns:
     The last line of metrics.
@@ -71,7 +72,7 @@ def train(config, workdir, *, load_config=None) -> dict:
     print(f'{workdir} ended at step {note["step"]}: {note["reason"]}.')
     return last_line(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  config = run_stages(config, workdir, load_config)
+  config = run_stages(config, stages or workdir / 'stages', load_config)
   describe.write_description(config, workdir)
 
   tokenizer = reading.load_tokenizer(config)
@@ -204,11 +205,12 @@ def evaluate_into(writer, config, evaluate, step: int, params, frozen):
   return numbers if numbers and (not best or best in numbers) else None
 
 
-def run_stages(config, workdir, load_config):
+def run_stages(config, stages: pathlib.Path, load_config):
   """Runs the configs that roles start from, once, and points to their runs.
 
   `init_from='configs/sft.py:size=tiny'` names a run instead of a directory: it
-  is made in `workdir/stages`, and not again when it is complete.
+  is made in `stages`, and not again when it is complete there. Stages of stages
+  are made there too: a policy and its reward model may start from one run.
   """
 
   def resolve(source):
@@ -219,10 +221,10 @@ def run_stages(config, workdir, load_config):
     stage = load_config(source)
     digest = hashlib.sha256(stage.to_json().encode()).hexdigest()[:8]
     name = pathlib.Path(source.split(':')[0]).stem
-    directory = workdir.absolute() / 'stages' / f'{name}-{digest}'
+    directory = stages.absolute() / f'{name}-{digest}'
     if not complete.is_complete(directory, stage.total_steps):
       print(f'first: {source} -> {directory}', flush=True)
-      train(stage, directory, load_config=load_config)
+      train(stage, directory, load_config=load_config, stages=stages)
     return str(directory)
 
   config = config.copy_and_resolve_references()

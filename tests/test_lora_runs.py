@@ -136,7 +136,7 @@ EVERY = {
   'online_dpo': 'prompts', 'llama3_rounds': 'prompts',
   'online_dpo:nash_md': 'prompts',
 }  # fmt: skip
-QUICK = ('kto', 'grpo')  # The others take minutes together.
+QUICK = ('kto',)  # The others take minutes together.
 
 
 @pytest.mark.parametrize(

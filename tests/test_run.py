@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from alignax import checkpoint, metrics, run
+from alignax import checkpoint, complete, metrics, run
 from alignax.cli import configs
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -537,3 +537,24 @@ def test_a_killed_ppo_run_too(home, environment, tmp_path):
   rows = lines(tmp_path / 'once')
   assert lines(tmp_path / 'again') == rows
   assert len({row['kl_coef'] for row in rows if 'kl_coef' in row}) > 5
+
+
+def test_stages_of_stages_are_made_once_and_beside_them(tmp_path, monkeypatch):
+  made = []
+
+  def train(config, where, *, load_config, stages):
+    run.run_stages(config, stages, load_config)
+    made.append(where)
+
+  monkeypatch.setattr(run, 'train', train)
+  monkeypatch.setattr(complete, 'is_complete', lambda where, _: where in made)
+  sources = {
+    name: configs.load(f'configs/{name}.py:size=tiny')
+    for name in ('sft', 'reward', 'ppo')
+  }
+  load = lambda source: sources[pathlib.Path(source.split(':')[0]).stem]
+  ppo = run.run_stages(sources['ppo'], tmp_path, load)
+  policy, reward = made  # Not SFT once more, inside of the reward model's.
+  assert policy.name.startswith('sft-') and reward.name.startswith('reward-')
+  assert {path.parent for path in made} == {tmp_path}
+  assert ppo.init_from == str(policy) and ppo.role_from.reward == str(reward)

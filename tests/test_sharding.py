@@ -42,7 +42,7 @@ ALGORITHMS = {
   'rloo': (worlds.prompts, SAMPLING | dict(group=4)),
   'reinforce_pp': (worlds.prompts, SAMPLING),
 }  # fmt: skip
-SLOW = ('rloo', 'reinforce_pp')
+SLOW = ('grpo', 'rloo', 'reinforce_pp')
 every = pytest.mark.parametrize(
   'name',
   [

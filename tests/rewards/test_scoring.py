@@ -244,7 +244,7 @@ def test_a_source_may_be_a_config_that_is_run_first(tmp_path, monkeypatch):
   )
   stage, _ = common.base()
   config = run.run_stages(config, tmp_path, lambda source: stage)
-  assert set(first) == {tmp_path / 'stages' / config.rewards.one.source}
+  assert set(first) == {tmp_path / config.rewards.one.source}
   assert config.rewards.both.members == (config.rewards.one.source, 'runs/rm')
 
 
