@@ -70,16 +70,20 @@ def check_workdir(workdir):
     )
 
 
+def check_known(given, known, where: str):
+  """Raises for a key that is none of those that there are."""
+  for key in given:
+    if key not in known:
+      raise ValueError(f'{where}{key} is unknown{nearest(key, known)}.')
+
+
 def check_config(config):
   """Raises for keys that nothing reads, and for those that are missing."""
   for section, known in KEYS.items():
     path = section.split('.') if section else ()
     given = functools.reduce(lambda part, key: part[key], path, config)
     where = f'{section}.' if section else ''
-    there_are = (*known, *OPTIONAL.get(section, ()))
-    for key in given:
-      if key not in there_are:
-        raise ValueError(f'{where}{key} is unknown{nearest(key, there_are)}.')
+    check_known(given, (*known, *OPTIONAL.get(section, ())), where)
     missing = [f'{where}{key}' for key in known if key not in given]
     if missing:
       raise ValueError(
@@ -106,18 +110,13 @@ def check_mixture(d):
         f'{where} is {source!r}; give it at least a path, and a weight: '
         "dict(path='chats.jsonl', weight=3.0)."
       )
-    for key in source:
-      if key not in SOURCE:
-        raise ValueError(f'{where}.{key} is unknown{nearest(key, SOURCE)}.')
+    check_known(source, SOURCE, f'{where}.')
 
 
 def check_keys(given, function, where: str, but=()):
   """Raises if `function` has no keyword argument for a key that is given."""
-  known = [*keywords(function), *but]
-  for key in given:
-    if key not in known or key in GIVEN:
-      known = [name for name in known if name not in GIVEN]
-      raise ValueError(f'{where}.{key} is unknown{nearest(key, known)}.')
+  known = [k for k in (*keywords(function), *but) if k not in GIVEN]
+  check_known(given, known, f'{where}.')
 
 
 def keywords(function) -> list[str]:
@@ -143,9 +142,7 @@ def algorithm_arguments(algorithm, config) -> dict:
 def check_model(config):
   """Raises for keys of `config.model` that no model has, and for bad values."""
   fields = {f.name: f for f in dataclasses.fields(models.Config)}
-  for key in config.model:
-    if key not in fields:
-      raise ValueError(f'model.{key} is unknown{nearest(key, fields)}.')
+  check_known(config.model, fields, 'model.')
   choices = dict(
     remat=typing.get_args(fields['remat'].type),
     dtype=('float32', 'bfloat16', 'float16'),

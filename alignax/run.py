@@ -279,8 +279,9 @@ def make_saver(config, workdir: pathlib.Path) -> checkpoint.Checkpointer:
 
 def best_metric(config) -> str:
   """By which metric the best checkpoints are kept."""
-  stop = config.monitor.stop
-  return config.monitor.judge if stop else config.checkpoint.best_metric
+  if config.monitor.stop:
+    return config.monitor.judge
+  return config.checkpoint.best_metric
 
 
 def abstract(state, where):

@@ -151,8 +151,9 @@ def _judge(name, kw, *, config, mesh, tokenizer, **_) -> Made:
   role, source = f'judge_{name}', kw.pop('source', '') or config.init_from
   baseline = kw.pop('baseline', '')
   # It is loaded as a reference is: with its language head, and only read.
-  load = role_params.load_role
-  model, params = load(config, 'ref', source, mesh, frozen=True)
+  model, params = role_params.load_role(
+    config, 'ref', source, mesh, frozen=True
+  )
   own = tokenizer
   if source != config.init_from:
     own = reading.tokenizer_of(source)

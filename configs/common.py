@@ -4,9 +4,9 @@ A config is plain data. Its keys become keyword arguments of the functions named
 here; a key that those do not have is an error before anything compiles.
 """
 
-import difflib
-
 import ml_collections
+
+from alignax.losses import lookup
 
 SIZES = ('tiny', 'smollm2', 'custom')
 
@@ -116,9 +116,8 @@ def parse_arg(arg: str | None, **spec):
   for item in filter(None, (arg or '').split(',')):
     name, _, value = item.partition('=')
     if name not in args:
-      raise ValueError(
-        f'there is no argument {name!r}; {nearest(name, spec)}.'
-      )
+      hint = lookup.nearest(name, spec)
+      raise ValueError(f'there is no argument {name!r}; {hint}.')
     args[name] = typed(name, value, type(spec[name]))
   return args
 
@@ -139,14 +138,8 @@ def typed(name: str, value: str, kind: type):
 def check_choice(name: str, value: str, known):
   """Raises if an argument is none of what it can be."""
   if value not in known:
-    raise ValueError(f'{name}={value} is unknown; {nearest(value, known)}.')
-
-
-def nearest(name: str, known) -> str:
-  """All names that there are, and which of them may have been meant."""
-  close = difflib.get_close_matches(name, list(known), 1, 0.6)
-  hint = f'did you mean {close[0]!r}? There' if close else 'there'
-  return f'{hint} are {", ".join(known)}'
+    hint = lookup.nearest(value, known)
+    raise ValueError(f'{name}={value} is unknown; {hint}.')
 
 
 def loss_kw(name: str, like: str = '', **given) -> dict:
@@ -157,8 +150,6 @@ def loss_kw(name: str, like: str = '', **given) -> dict:
     like: one of the losses that could stand in its place; '' is any.
     **given: values, where they are not the loss's own defaults.
   """
-  from alignax.losses import lookup
-
   takes = lookup.takes(lookup.find_loss(like, takes=())) if like else ()
   defaults = lookup.hyperparameters(lookup.find_loss(name, takes))
   return defaults | {k: v for k, v in given.items() if k in defaults}

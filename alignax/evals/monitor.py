@@ -95,6 +95,19 @@ def judge(
   return Verdict(*slopes, rejected[0], all(rejected))
 
 
+def first_warning(
+  proxy: Sequence[float], held_out: Sequence[float], **kw
+) -> int | None:
+  """Which evaluation of a whole run is the first with a warning, or None.
+
+  Args: as for `judge`.
+  """
+  for end in range(1, len(proxy) + 1):
+    if judge(proxy[:end], held_out[:end], **kw).warning:
+      return end - 1
+  return None
+
+
 def slope(values, window: int) -> Slope:
   """The slope of the last values, by evaluation, and its error."""
   y = np.asarray(values, np.float64)
@@ -176,7 +189,8 @@ def turn(
   best = int(np.argmin(left))
   falls = special.stdtrit(n - 3, alpha)  # Of a t, at most.
   if first[best] < falls:
-    return Turn(*map(float, x[[0, 0, 0]]))
+    start = float(x[0])
+    return Turn(start, start, start)
   if not (first[best] > 0 and second[best] < falls):
     return None
   limit = left[best] * (1 + special.fdtri(1, n - 4, 0.95) / (n - 4))

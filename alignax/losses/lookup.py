@@ -23,13 +23,16 @@ def find_loss(name: str, takes: tuple[str, ...]) -> Callable:
     return _own_loss(name)
   known = names(takes)
   if name not in known:
-    close = difflib.get_close_matches(name, known, 1, 0.6)
-    hint = f'did you mean {close[0]!r}? There' if close else 'there'
     of = f' of {", ".join(takes)}' if takes else ''
-    raise ValueError(
-      f'There is no loss {name!r}{of}; {hint} are {", ".join(known)}.'
-    )
+    raise ValueError(f'There is no loss {name!r}{of}; {nearest(name, known)}.')
   return getattr(losses, f'{name}_loss')
+
+
+def nearest(name: str, known) -> str:
+  """All names that there are, and which of them may have been meant."""
+  close = difflib.get_close_matches(name, list(known), 1, 0.6)
+  hint = f'did you mean {close[0]!r}? There' if close else 'there'
+  return f'{hint} are {", ".join(known)}'
 
 
 def _own_loss(name: str) -> Callable:

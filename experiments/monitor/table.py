@@ -64,7 +64,8 @@ def measure(run):
   """Seed, turn, warning; scores then, at the end, and the best up to then."""
   steps, judge = map(np.array, zip(*run.curve(JUDGE)))
   proxy = [value for _, value in run.curve(PROXY)]
-  warned = first_warning(steps, proxy, judge)
+  first = monitor.first_warning(proxy, judge)
+  warned = None if first is None else steps[first]
   seen = judge if warned is None else judge[steps <= warned]
   turned = monitor.turn(steps, judge) is not None
   return (
@@ -74,17 +75,6 @@ def measure(run):
     None if warned is None else seen[-1],
     judge[-1],
     judge[-1] if warned is None else seen.max(),
-  )
-
-
-def first_warning(steps, proxy, judge) -> int | None:
-  return next(
-    (
-      int(step)
-      for i, step in enumerate(steps, start=1)
-      if monitor.judge(proxy[:i], judge[:i]).warning
-    ),
-    None,
   )
 
 

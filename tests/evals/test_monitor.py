@@ -33,16 +33,8 @@ def curves(seed, kind, *, rho=0.0, scale=0.02):
   return proxy + noise(rng, rho, scale), judge + noise(rng, rho, scale)
 
 
-def first_warning(seed, kind, **kw) -> int | None:
-  proxy, judge = curves(seed, kind, **kw)
-  for i in range(1, EVALUATIONS + 1):
-    if monitor.judge(proxy[:i], judge[:i]).warning:
-      return i - 1
-  return None
-
-
 def warnings(kind, **kw) -> list[int]:
-  found = (first_warning(seed, kind, **kw) for seed in SEEDS)
+  found = (monitor.first_warning(*curves(seed, kind, **kw)) for seed in SEEDS)
   return [w for w in found if w is not None]
 
 
