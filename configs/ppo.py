@@ -2,8 +2,8 @@ r"""PPO: learn from a reward model, on a KL leash.
 
   alignax train --config=configs/ppo.py:size=tiny --workdir=runs/ppo
 
-On one core (AMD EPYC) 165 seconds, SFT and reward model included; reward 0.78
--> 1.35, and the gold score stays at 0.39: it is a weak reward model's.
+165 CPU-seconds on one core (AMD EPYC), SFT and reward model included; reward
+0.78 -> 1.35, and the gold score stays at 0.39: it is a weak reward model's.
 """
 
 from configs import common

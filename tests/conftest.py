@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 os.environ['JAX_PLATFORMS'] = 'cpu'
 flags = os.environ.get('XLA_FLAGS', '')
 if 'host_platform_device_count' not in flags:
@@ -12,3 +14,13 @@ if 'backend_optimization_level' not in flags:
   flags += ' --xla_backend_optimization_level=0'
   flags += ' --xla_llvm_disable_expensive_passes=true'
 os.environ['XLA_FLAGS'] = flags.strip()
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+  """A folder with a config of every algorithm, as small as they come."""
+  import small_runs  # It imports jax.
+
+  folder = tmp_path_factory.mktemp('home')
+  small_runs.write_configs(folder)
+  return folder

@@ -50,6 +50,7 @@ def main(workdir: str):
     '**Best-of-N**\n\n' + fits(bon, squared),
     *(f'**PPO, KL x {p:g}**\n\n' + fits(rl[p], logarithmic) for p in rl),
     '**DPO**\n\n' + fits(dpo, logarithmic),
+    '**The penalty, at the same KL**\n\n' + penalised(rl),
   ])  # fmt: skip
   figures.save_table(HERE, text)
   draw('bon.png', bon, squared, 'Best-of-N: gold score')
@@ -145,6 +146,27 @@ def fits(curves, form) -> str:
     ])  # fmt: skip
   columns = ['run', 'a', 'b', 'error (rms)', 'R²', 'most gold, at KL',
              'last gold, at KL']  # fmt: skip
+  return figures.table(columns, rows)
+
+
+def penalised(rl) -> str:
+  """Gold of PPO with the penalty, and of PPO without it on its way past there.
+
+  From the fifth evaluation on, when a penalised run no longer moves away.
+  """
+  free, leashed = (rl[penalty] for penalty in PENALTIES)
+  rows, above = [], []
+  for name, points in leashed.items():
+    kl, gold = points[:, 5:]
+    far, worth = free[name][:, np.argsort(free[name][0])]
+    without = np.interp(kl, far, worth)
+    above.append(np.mean(gold - without))
+    means = (np.mean(x) for x in (kl, gold, without))
+    rows.append([name, *(f'{x:.3f}' for x in means), f'{above[-1]:+.3f}'])
+  error = np.std(above, ddof=1) / np.sqrt(len(above))
+  rows.append(['mean ± standard error', '', '', '',
+               f'{np.mean(above):+.3f} ± {error:.3f}'])  # fmt: skip
+  columns = ['run', 'KL', 'gold with', 'gold without', 'difference']
   return figures.table(columns, rows)
 
 
