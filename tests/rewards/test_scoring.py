@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import pathlib
 import sys
 
 import jax
@@ -244,7 +245,8 @@ def test_a_source_may_be_a_config_that_is_run_first(tmp_path, monkeypatch):
   )
   stage, _ = common.base()
   config = run.run_stages(config, tmp_path, lambda source: stage)
-  assert set(first) == {tmp_path / config.rewards.one.source}
+  source = pathlib.Path(config.rewards.one.source)
+  assert set(first) == {source} and source.parent == tmp_path
   assert config.rewards.both.members == (config.rewards.one.source, 'runs/rm')
 
 
