@@ -173,7 +173,7 @@ def tiny(config, name: str, n: int, *, length: int = 64, heldout: int = 64):
     path=world.format(name=name, n=n, seed=0, split='train'),
     heldout_path=world.format(name=name, n=heldout, seed=1, split='heldout'),
     length=length,
-    batch_size=32,
+    batch_size=16,  # Packed: some 55 conversations, or 45 pairs.
   )
   config.evals.sampling.max_new_tokens = 24
   config.evals.scorer = 'alignax.data.synthetic.gold_score'

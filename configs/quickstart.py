@@ -37,8 +37,9 @@ def pretrain(seed):
   config = sft.get_config('size=tiny')
   config.total_steps = 800
   config.data.update(
-    path=world('text', 25600, seed), heldout_path='', heldout=0, packing=False
-  )
+    path=world('text', 25600, seed), heldout_path='', heldout=0,
+    packing=False, batch_size=32,
+  )  # fmt: skip
   config.model.update(depth=3, tie_embeddings=False)
   config.optimizer.update(
     name='muon', learning_rate=6e-3, warmup_steps=20, schedule='linear'

@@ -41,8 +41,11 @@ ALGORITHMS = {
   'grpo': (worlds.prompts, SAMPLING | dict(group=4, average='token')),
   'rloo': (worlds.prompts, SAMPLING | dict(group=4)),
   'reinforce_pp': (worlds.prompts, SAMPLING),
+  'remax': (worlds.prompts, SAMPLING),
+  'raft': (worlds.prompts, SAMPLING | dict(group=4)),
+  'online_dpo': (worlds.prompts, SAMPLING),
 }  # fmt: skip
-SLOW = ('grpo', 'rloo', 'reinforce_pp')
+SLOW = ('grpo', 'rloo', 'reinforce_pp', 'remax', 'raft', 'online_dpo')
 every = pytest.mark.parametrize(
   'name',
   [

@@ -5,7 +5,7 @@
   python -m experiments.smollm2.prepare ifeval input_data.jsonl runs/data
 
 Of UltraFeedback, pairs whose ratings are a point or more apart; the last 160,
-which are held out, two or more. Of IFEval, prompts that ask for nothing but a
+which are held out, three or more. Of IFEval, prompts that ask for nothing but a
 form (no commas, all lowercase, in quotation marks, ...), which a small model
 can learn to keep in a few steps: ifeval_train.jsonl and ifeval_heldout.jsonl.
 """
@@ -43,8 +43,8 @@ def gap(row) -> float:
 
 def ultrafeedback(source: str, target: str):
   rows = read(source)
-  clear = [row for row in rows if gap(row) >= 2]
-  near = [row for row in rows if 1 <= gap(row) < 2]
+  clear = [row for row in rows if gap(row) >= 3]
+  near = [row for row in rows if 1 <= gap(row) < 3]
   train = near + clear[:-HELD_OUT_PAIRS]
   random.Random(0).shuffle(train)
   write(target, train + clear[-HELD_OUT_PAIRS:])
