@@ -1,8 +1,9 @@
 """Checkpoints: the only file that knows Orbax.
 
-A checkpoint of a run holds the trained parameters role by role, and apart from
-them what only the same run can use (optimiser, counters). So another run reads
-one role without knowing the optimiser, on any mesh.
+A checkpoint of a run holds the trained parameters role by role, their moving
+averages likewise where the run keeps some, and apart from them what only the
+same run can use (optimiser, counters). So another run reads one role without
+knowing the optimiser, on any mesh.
 """
 
 import errno
@@ -16,7 +17,8 @@ from orbax.checkpoint import v1 as ocp
 
 from alignax.train import TrainState
 
-ROLE = 'params_'  # Prefix of the items that hold a role's parameters.
+# Prefixes of the items that hold a role's parameters, and their average.
+ROLE, AVERAGE = 'params_', 'ema_'
 # What the errors of TensorStore, which have no errno, say of a full disk.
 FULL = 'no space left|RESOURCE_EXHAUSTED|quota|file too large'
 
@@ -83,12 +85,7 @@ class Checkpointer:
       metrics: of this very step; by them the best are kept.
       note: plain numbers and text to keep with it; see `note`.
     """
-    rest = {
-      k: getattr(state, k)
-      for k in ('step', 'opt_state', 'ema', 'extra', 'skipped', 'skipped_total')
-    }
-    items = {f'{ROLE}{role}': tree for role, tree in state.params.items()}
-    items['rest'] = jax.tree.map(lambda x: x, _drop_empty(rest))
+    items = _items(state)
     with self._explained(f'save of step {step}'):
       # Waits for the save before this one, and raises what went wrong in it.
       self._orbax.save_checkpointables_async(
@@ -108,16 +105,11 @@ class Checkpointer:
         say where it is to live: not necessarily where it lived when saved.
       step: of the checkpoint.
     """
-    rest = {
-      k: getattr(state, k)
-      for k in ('step', 'opt_state', 'ema', 'extra', 'skipped', 'skipped_total')
-    }
-    items = {f'{ROLE}{role}': tree for role, tree in state.params.items()}
-    items['rest'] = _drop_empty(rest)
     with self._explained('restore'):
-      loaded = self._orbax.load_checkpointables(step, items)
+      loaded = self._orbax.load_checkpointables(step, _items(state))
     params = {role: loaded[f'{ROLE}{role}'] for role in state.params}
-    return state.replace(params=params, **(rest | loaded['rest']))
+    ema = {role: loaded[f'{AVERAGE}{role}'] for role in state.ema or {}}
+    return state.replace(params=params, ema=ema or None, **loaded['rest'])
 
   def wait(self):
     """Blocks until everything is on disk."""
@@ -159,6 +151,32 @@ class _Explained:
     raise CheckpointError(f'Failed: {self.what}: {text}') from error
 
 
+def _items(state: TrainState) -> dict[str, Any]:
+  """A state by the names under which it is stored."""
+  names = ('step', 'opt_state', 'extra', 'skipped', 'skipped_total')
+  items = {f'{ROLE}{role}': tree for role, tree in state.params.items()}
+  items |= {f'{AVERAGE}{role}': x for role, x in (state.ema or {}).items()}
+  rest = {name: getattr(state, name) for name in names}
+  return items | {'rest': _drop_empty(rest)}
+
+
+def run_of(path) -> pathlib.Path:
+  """The directory of a run; it may be named by one of its checkpoints.
+
+  'runs/a/checkpoints/40' is the run of runs/a as it was at step 40.
+  """
+  path = pathlib.Path(path)
+  absolute = path.absolute()
+  step = absolute.parent.name == 'checkpoints' and absolute.name.isdigit()
+  return absolute.parent.parent if step else path
+
+
+def checkpoints_of(path) -> pathlib.Path:
+  """The checkpoints of a run, or the one by which it is named."""
+  run = run_of(path)
+  return run / 'checkpoints' if run == pathlib.Path(path) else pathlib.Path(path)
+
+
 def latest_step(directory) -> int | None:
   """Step of a run's newest whole checkpoint, or None."""
   paths = pathlib.Path(directory).glob('*')
@@ -188,29 +206,33 @@ def roles(directory) -> tuple[str, ...]:
 def load_role(directory, role: str, abstract: Any = None) -> Any:
   """The parameters of a role in a run's newest checkpoint.
 
+  Of a run that averages its parameters (`ema_decay`), the average.
+
   Args:
-    directory: the run's `checkpoints` folder.
+    directory: the run's `checkpoints` folder, or a single one in there.
     role: 'policy', 'reward', ...
     abstract: what they look like, or None for what was saved, unsharded.
   """
   path = _latest_path(directory)
-  _check_role(path, role, directory)
-  return load_item(path, f'{ROLE}{role}', abstract)
+  return load_item(path, _item_of(path, role, directory), abstract)
 
 
 def role_shapes(directory, role: str) -> Any:
   """Shapes and types of a role in a run's newest checkpoint."""
   path = _latest_path(directory)
-  _check_role(path, role, directory)
+  name = _item_of(path, role, directory)
   with _Explained(f'read of the shapes of {role} in {path}'):
-    return on_one_device(_metadata(path, f'{ROLE}{role}'))
+    return on_one_device(_metadata(path, name))
 
 
-def _check_role(path, role: str, directory):
-  if not (path / f'{ROLE}{role}').exists():
-    raise CheckpointError(
-      f'{path} has no role {role!r}; it has {", ".join(roles(directory))}.'
-    )
+def _item_of(path, role: str, directory) -> str:
+  """The item of a role that others read: the average, where there is one."""
+  for prefix in (AVERAGE, ROLE):
+    if (path / f'{prefix}{role}').exists():
+      return f'{prefix}{role}'
+  raise CheckpointError(
+    f'{path} has no role {role!r}; it has {", ".join(roles(directory))}.'
+  )
 
 
 def _metadata(path, name: str) -> Any:
@@ -253,6 +275,8 @@ def _drop_empty(tree: dict) -> dict:
 
 def _latest_path(directory) -> pathlib.Path:
   directory = pathlib.Path(directory).absolute()
+  if directory.name.isdigit() and directory.parent.name == 'checkpoints':
+    return directory
   step = latest_step(directory)
   if step is None:
     raise CheckpointError(f'{directory} holds no checkpoint.')

@@ -31,7 +31,8 @@ def update_until(update, state, parts, stop_kl):
   """Updates part by part, until one has moved further than `stop_kl`.
 
   It stops on the device: no number goes to the host, none recompiles.
-  Metrics are means over the updates that were made.
+  Metrics are means over the updates that were made; how many were skipped in a
+  row is as of the last of them.
   """
 
   def one(carry, part):
@@ -54,4 +55,6 @@ def update_until(update, state, parts, stop_kl):
   (state, _), (metrics, made) = jax.lax.scan(one, start, parts)
   count = jnp.sum(made)
   means = jax.tree.map(lambda x: jnp.sum(x) / count, metrics)
+  if 'skipped_in_a_row' in metrics:
+    means['skipped_in_a_row'] = metrics['skipped_in_a_row'][count - 1]
   return state, means | {'updates': count.astype(jnp.float32)}

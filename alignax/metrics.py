@@ -6,6 +6,7 @@ writing them never makes the device wait.
 
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
 import subprocess
@@ -95,7 +96,7 @@ class Writer:
       **numbers,
     }
     if self._active:
-      self._file.write(json.dumps(row) + '\n')
+      self._file.write(json.dumps(_null_if_not_finite(row)) + '\n')
       self._file.flush()
     if self._board:
       for name, value in numbers.items():
@@ -114,9 +115,19 @@ class Writer:
 
 
 def read(workdir) -> list[dict]:
-  """The lines of a run's `metrics.jsonl`; a line cut short is left out."""
+  """The lines of a run's `metrics.jsonl`; a line cut short is left out.
+
+  What was not finite, and is null in the file, is NaN.
+  """
   path = pathlib.Path(workdir) / 'metrics.jsonl'
-  return _read_lines(path) if path.exists() else []
+  rows = _read_lines(path) if path.exists() else []
+  nan = lambda x: math.nan if x is None else x
+  return [{k: nan(v) for k, v in row.items()} for row in rows]
+
+
+def _null_if_not_finite(row: dict) -> dict:
+  """JSON has no word for NaN, and most readers refuse Python's."""
+  return {k: v if math.isfinite(v) else None for k, v in row.items()}
 
 
 def append_samples(workdir, rows: list[dict]):
@@ -128,7 +139,8 @@ def append_samples(workdir, rows: list[dict]):
 
 def drop_samples_after(workdir, step: int):
   """Drops the samples of later steps, which will be drawn again."""
-  _keep_until(pathlib.Path(workdir) / 'samples.jsonl', step)
+  if jax.process_index() == 0:
+    _keep_until(pathlib.Path(workdir) / 'samples.jsonl', step)
 
 
 def write_text(path: pathlib.Path, text: str):

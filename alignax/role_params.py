@@ -128,11 +128,11 @@ def load_source(config, role: str, source: str, mesh):
 
 def stored_role(source: str, role: str) -> str | None:
   """Which role of another run a role starts from; None lets `load` choose."""
-  path = pathlib.Path(source) / 'checkpoints'
-  if not path.exists():
-    return None
   from alignax import checkpoint
 
+  path = checkpoint.checkpoints_of(source)
+  if not path.exists():
+    return None
   stored = checkpoint.roles(path)
   wanted = [role] if role in SCALAR_ROLES else []
   if role == 'value':

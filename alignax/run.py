@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import pathlib
-import signal
 
 import jax
 import numpy as np
@@ -26,6 +25,7 @@ from alignax import (
   reward_checks,
   scoring,
   sharding,
+  stopping,
 )
 
 STEPS = 1  # Stream of the seed; `role_params`, `heldout`, `evals` have others.
@@ -68,6 +68,7 @@ def train(config, workdir, *, load_config=None, stages=None) -> dict:
   checks.check_batch(config, algorithm, kw, mesh)
   checks.check_lora(config, algorithm)
   monitoring.check(config)
+  probing.check(config, algorithm)
   if note := complete.ended(workdir):
     print(f'{workdir} ended at step {note["step"]}: {note["reason"]}.')
     return last_line(workdir)
@@ -133,11 +134,12 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
     writer = stack.enter_context(
       contextlib.closing(make_writer(config, workdir, saver, start))
     )
-    stopping = stack.enter_context(stop_signals())
+    stop = stack.enter_context(stopping.requests())
     if start == 0:
-      evals = evaluate_into(writer, config, evaluate, 0, state.params, frozen)
+      evals = evaluate_into(writer, config, evaluate, 0, state, frozen)
       if config.monitor.stop and saver.latest is None:
-        saver.save(0, state, evals, {'tokens': 0})  # It may end up the best.
+        best, _ = monitoring.at_end(config, 0, evals)  # Not where it is NaN.
+        saver.save(0, state, evals if best else None, {'tokens': 0})
     feed = with_ptx(found, start, total)
     for step, batch in zip(range(start + 1, total + 1), feed):
       tokens = count_tokens(batch)
@@ -149,18 +151,17 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
       evals = None
       if due(config.evals.every, config.evals.probes.every):
         check_finite(config, found, writer.flush())
-        evals = evaluate_into(
-          writer, config, evaluate, step, state.params, frozen
-        )
+        evals = evaluate_into(writer, config, evaluate, step, state, frozen)
       best, ended = monitoring.at_end(config, step, evals)
-      if stopping or best or due(config.checkpoint.every):
+      asked = stop(step)
+      if asked or best or due(config.checkpoint.every):
         check_finite(config, found, writer.flush())
         # Of two that are equally good the monitor goes back to the first.
         rated = evals if best or not config.monitor.stop else None
         saver.save(step, state, rated, {'tokens': writer.tokens})
       if ended is not None:
         break
-      if stopping and step < total:
+      if asked and step < total:
         raise Stopped(
           f'Stopped at step {step} of {total}, which is saved: the same '
           'command goes on from there.'
@@ -185,14 +186,14 @@ def make_writer(config, workdir, saver, start: int) -> metrics.Writer:
   )
 
 
-def evaluate_into(writer, config, evaluate, step: int, params, frozen):
-  """Evaluates and writes a line.
+def evaluate_into(writer, config, evaluate, step: int, state, frozen):
+  """Evaluates what others would load, the average if there is one.
 
   Returns:
     The numbers by which checkpoints are kept; None where they are not measured,
     as by probes alone.
   """
-  numbers = evaluate(step, params, frozen)
+  numbers = evaluate(step, state.ema or state.params, frozen)
   best = best_metric(config).lstrip('-')
   whole = step in (0, config.total_steps)
   if config.checkpoint.keep_best and best not in numbers and whole:
@@ -309,29 +310,3 @@ def show(bar: tqdm, written):
       {k.split('/')[-1]: f'{written[k]:.3g}' for k in shown if k in written},
       refresh=False,
     )
-
-
-@contextlib.contextmanager
-def stop_signals():
-  """A list that is no longer empty once the process was asked to stop.
-
-  The step in flight ends, a checkpoint is written, and the same command goes
-  on later: what a preempted machine has seconds for.
-  """
-  asked = []
-
-  def handler(number, frame):
-    del frame
-    if asked and number == signal.SIGINT:  # Ctrl-C again: at once.
-      raise KeyboardInterrupt
-    asked.append(number)
-
-  old = {}
-  with contextlib.suppress(ValueError):  # Not the main thread: nobody asks.
-    for number in (signal.SIGTERM, signal.SIGINT):
-      old[number] = signal.signal(number, handler)
-  try:
-    yield asked
-  finally:
-    for number, previous in old.items():
-      signal.signal(number, previous)

@@ -86,5 +86,5 @@ def role_of(args) -> str | None:
   source = io.locate(args.source)
   if args.role or io.kind_of(source) != 'run':
     return args.role
-  stored = checkpoint.roles(source / 'checkpoints')
+  stored = checkpoint.roles(checkpoint.checkpoints_of(source))
   return stored[0] if len(stored) == 1 else 'policy'

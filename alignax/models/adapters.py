@@ -33,7 +33,7 @@ class Origin(NamedTuple):
 
 def describe(path: Path) -> Origin | None:
   """What adapters a directory holds; None if it holds a whole model."""
-  path = Path(path)
+  path = checkpoint.run_of(path)
   if (path / peft.DESCRIPTION).exists():
     return Origin(*peft.read_settings(path))
   if not (path / native.DESCRIPTION).exists():
@@ -67,7 +67,7 @@ def read(
     adapters = checkpoint.load_tree(path / 'params')
   else:
     role = native.default_role(path, role)
-    adapters = checkpoint.load_role(path / 'checkpoints', role)
+    adapters = checkpoint.load_role(checkpoint.checkpoints_of(path), role)
   check(config, settings, adapters, str(path))
   return settings, adapters
 

@@ -1,8 +1,9 @@
 """Loading and storing models.
 
 A model is loaded from a directory that `save` wrote, a Hugging Face directory,
-a GGUF file, a name on the Hugging Face hub, the directory of a run, or one of
-adapters (ours or PEFT's) whose base is found. Saved, it is a directory of
+a GGUF file, a name on the Hugging Face hub, the directory of a run (or of one
+of its checkpoints), or one of adapters (ours or PEFT's) whose base is found.
+Saved, it is a directory of
 
   model.json       config and shapes
   params/          Orbax
@@ -18,6 +19,7 @@ from typing import Any
 
 import jax
 
+from alignax import checkpoint
 from alignax.models import adapters, convert, gguf, hf, native, peft
 from alignax.models.config import Config
 from alignax.models.model import Model
@@ -45,7 +47,8 @@ def load(
   """A model and its parameters; adapters are merged into their base.
 
   Args:
-    where: a directory or file, a run's directory, or a name on the hub.
+    where: a directory or file, a run's directory or that of one of its
+      checkpoints, or a name on the hub.
     dtype: of the computation; None for what was saved, or float32.
     param_dtype: of the parameters; None as they are stored.
     remat: what the backward pass recomputes; see `Config`.
@@ -122,7 +125,7 @@ def load_adapters(
   if origin is None:
     raise ValueError(f'{where} holds a whole model, and no adapters.')
   base = str(base or origin.base)
-  if (source / native.DESCRIPTION).exists():
+  if (checkpoint.run_of(source) / native.DESCRIPTION).exists():
     config, _ = native.read_description(source)
   else:
     config = load(_locate_base(source, base))[0].config
@@ -139,7 +142,7 @@ def tokenizer_source(
   where: str | Path, *, base: str | Path | None = None
 ) -> Path:
   """Where the tokenizer of a stored model is: with adapters, or their base."""
-  source = locate(where)
+  source = checkpoint.run_of(locate(where))
   origin = adapters.describe(source)
   if origin is None or has_tokenizer(source):
     return source
@@ -232,7 +235,7 @@ def kind_of(path: Path) -> str:
     if path.suffix == '.gguf':
       return 'gguf'
     raise ValueError(f'{path} is a file, but not a .gguf file.')
-  if (path / native.DESCRIPTION).exists():
+  if (checkpoint.run_of(path) / native.DESCRIPTION).exists():
     return 'native' if (path / 'params').exists() else 'run'
   if (path / peft.DESCRIPTION).exists():
     return 'peft'

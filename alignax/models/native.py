@@ -86,17 +86,16 @@ def read_run(path: Path, role: str | None, put: Place) -> tuple[Config, Params]:
   """One role of a run: the policy, or whatever is the only one, if None."""
   config, _ = read_description(path)
   role = default_role(path, role)
-  shapes = checkpoint.role_shapes(path / 'checkpoints', role)
+  stored = checkpoint.checkpoints_of(path)
+  shapes = checkpoint.role_shapes(stored, role)
   convert.check_params(config, shapes, f'Role {role!r} in {path}')
   # Each array goes where it is to live: no device ever holds the whole model.
-  return config, checkpoint.load_role(
-    path / 'checkpoints', role, _abstract(shapes, put)
-  )
+  return config, checkpoint.load_role(stored, role, _abstract(shapes, put))
 
 
 def default_role(path: Path, role: str | None = None) -> str:
   """The role of a run that is meant where none is named."""
-  roles = checkpoint.roles(path / 'checkpoints')
+  roles = checkpoint.roles(checkpoint.checkpoints_of(path))
   return role or (roles[0] if len(roles) == 1 else 'policy')
 
 
@@ -131,7 +130,7 @@ def write_description(
 
 def read_description(directory: Path) -> tuple[Config, Params]:
   """The config and the abstract params in a model.json."""
-  path = Path(directory) / DESCRIPTION
+  path = checkpoint.run_of(directory) / DESCRIPTION
   value = hf.read_json(path)
   if value.get('format') != FORMAT or value.get('version', 0) > VERSION:
     raise ValueError(
