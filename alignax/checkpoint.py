@@ -173,8 +173,8 @@ def run_of(path) -> pathlib.Path:
 
 def checkpoints_of(path) -> pathlib.Path:
   """The checkpoints of a run, or the one by which it is named."""
-  run = run_of(path)
-  return run / 'checkpoints' if run == pathlib.Path(path) else pathlib.Path(path)
+  path, run = pathlib.Path(path), run_of(path)
+  return path / 'checkpoints' if run == path else path
 
 
 def latest_step(directory) -> int | None:
