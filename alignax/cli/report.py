@@ -24,7 +24,10 @@ def main(argv: list[str]) -> int:
   add('directories', nargs='+', metavar='DIR', help='runs, or what holds some')
   add('--output', help='the page; default: report.html in the first DIR')
   add('--csv', help='write all last values there as well, a line a run')
-  add('--markdown', help='write the summary there as well')
+  add('--groups', metavar='CSV', help='write means over seeds there as well, '
+      'with their intervals, a line a group')  # fmt: skip
+  add('--markdown', help='write there as well: the summary, differences from '
+      'the baseline, and what is not finished')  # fmt: skip
   add('--baseline', help='name of the run that others are compared with')
   add('--by', default='', metavar='KEY[,KEY]',
       help='runs that agree on these keys are one frontier')  # fmt: skip
@@ -34,14 +37,17 @@ def main(argv: list[str]) -> int:
   from alignax import report
 
   runs = report.find_runs(args.directories)
-  sections = report.sections(
-    runs, baseline=args.baseline, by=[k for k in args.by.split(',') if k]
+  compared = dict(
+    baseline=args.baseline, by=[k for k in args.by.split(',') if k]
   )
-  summary = report.to_markdown(runs)
+  sections = report.sections(runs, **compared)
+  summary = report.to_markdown(runs, **compared)
   print(summary)
   for path, text in (
-    (args.csv, lambda: report.to_csv(runs)), (args.markdown, lambda: summary)
-  ):  # fmt: skip
+    (args.csv, lambda: report.to_csv(runs)),
+    (args.groups, lambda: report.to_group_csv(runs)),
+    (args.markdown, lambda: summary),
+  ):
     if path:
       pathlib.Path(path).write_text(text(), encoding='utf-8')
       print(path)

@@ -22,7 +22,7 @@ from alignax.report.charts import curves, frontier
 from alignax.report.page import Section, samples, table, text, write
 from alignax.report.runs import Run, find_runs, of_plan
 from alignax.report.summary import sections
-from alignax.report.tabular import to_csv, to_markdown
+from alignax.report.tabular import to_csv, to_group_csv, to_markdown
 
 __all__ = [
   'Run',
@@ -36,6 +36,7 @@ __all__ = [
   'table',
   'text',
   'to_csv',
+  'to_group_csv',
   'to_markdown',
   'write',
 ]

@@ -7,10 +7,13 @@ A seed's reward at a KL is the mean over its runs that went so far; where none
 did, it is missing.
 """
 
+import difflib
+import math
 from collections.abc import Mapping, Sequence
 
-from alignax.evals.intervals import bootstrap, paired
+from alignax.evals.intervals import bootstrap
 from alignax.report import charts, page
+from alignax.report.groups import differences, over_seeds
 
 LEVELS = 5  # Values of KL at which methods are compared.
 
@@ -39,6 +42,21 @@ def sections(
   if baseline in found:
     made.append(_against(found, reward, baseline))
   return made
+
+
+def check_keys(runs, by: Sequence[str]):
+  """Raises for a key that no run's config has."""
+  known = sorted({key for run in runs for key in run.config})
+  for key in by:
+    if key in known:
+      continue
+    # A key is often right but in the wrong place: loss, say.
+    last = key.rsplit('.', 1)[-1]
+    close = [k for k in known if k.rsplit('.', 1)[-1] == last]
+    close += difflib.get_close_matches(key, known, 3, 0.5)
+    names = ' or '.join(map(repr, dict.fromkeys(close)))
+    hint = f'; did you mean {names}?' if close else '.'
+    raise ValueError(f'by: no run has a key {key!r} in its config{hint}')
 
 
 def methods(groups, by: Sequence[str]) -> set[str]:
@@ -90,7 +108,10 @@ def of_seed(paths: Sequence[Points], kl: float) -> float | None:
 def levels(paths: Mapping[str, Mapping[int, list[Points]]]) -> list[float]:
   """Round values of KL, up to the largest that half of the methods reach."""
   reach = sorted(
-    max(p[0] for runs in seeds.values() for path in runs for p in path)
+    max(
+      (p[0] for runs in seeds.values() for path in runs for p in path
+       if math.isfinite(p[0])), default=0.0,
+    )
     for seeds in paths.values()
   )
   top = reach[len(reach) // 2]
@@ -125,7 +146,7 @@ def _table(paths, reward):
     for level in values:
       known = [of_seed(runs, level) for runs in seeds.values()]
       known = [v for v in known if v is not None]
-      row[_column(level)] = bootstrap(known) if known else None
+      row[_column(level)] = over_seeds(known)
     rows.append(row)
   return page.table(
     f'{reward} at equal KL',
@@ -149,7 +170,7 @@ def _against(paths, reward, baseline: str):
         if seed in base
       ]
       pairs = [pair for pair in pairs if None not in pair]
-      row[_column(level)] = paired(*zip(*pairs)) if pairs else None
+      row[_column(level)] = differences(*zip(*pairs)) if pairs else None
     if method != baseline:
       rows.append(row)
   return page.table(

@@ -69,6 +69,7 @@ def table(
   *,
   columns: Sequence[str] | None = None,
   note: str = '',
+  foot: str = '',
 ) -> Section:
   """A table that sorts by a click on a heading.
 
@@ -77,6 +78,7 @@ def table(
     rows: cells by column: text, a number, an `Estimate`, or None.
     columns: which, in order; all that any row has if not given.
     note: a sentence under the heading.
+    foot: one under the table.
   """
   if columns is None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -88,7 +90,8 @@ def table(
   return Section(
     title,
     f'{_note(note)}<div class="scroll"><table class="sortable"><thead><tr>'
-    f'{head}</tr></thead>\n<tbody>{body}</tbody></table></div>',
+    f'{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    f'{_note(foot)}',
   )
 
 
@@ -105,7 +108,8 @@ def _cell(value, column: int) -> str:
   if isinstance(value, str):
     return f'<{tag}>{escape(value)}</{end}>'
   if isinstance(value, bool | int | float):
-    return f'<{tag} class="number" data-sort="{value}">{number(value)}</{end}>'
+    sort = str(value).replace('inf', 'Infinity')  # As JavaScript reads it.
+    return f'<{tag} class="number" data-sort="{sort}">{number(value)}</{end}>'
   text, interval = estimate(*value[:3])
   more = f'<small>{interval}</small>' if interval else ''
   return (
@@ -171,7 +175,7 @@ def missing(value) -> bool:
   if value is None:
     return True
   if isinstance(value, tuple):
-    value = value[0]
+    return missing(value[0])
   return isinstance(value, float) and math.isnan(value)
 
 

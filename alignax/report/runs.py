@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shlex
+from collections.abc import Sequence
 
 from alignax import metrics
 from alignax.sweeps import plan as plans
@@ -25,8 +26,10 @@ class Run:
       run was not evaluated where it ended.
     state: of a run of a sweep, such as 'failed'; '' of any other.
     error: what it died of, where that is known.
-    command: what runs it alone, where that is known.
+    command: what runs it alone, where that is known and would work.
+    first: runs of the sweep that are to end before it can be run alone.
     also: other names that the sweep has for the same config.
+    kept: the step whose model it ended with, of a run that went back to it.
   """
 
   name: str
@@ -38,7 +41,9 @@ class Run:
   state: str = ''
   error: str = ''
   command: str = ''
+  first: tuple[str, ...] = ()
   also: tuple[str, ...] = ()
+  kept: int | None = None
 
   @property
   def step(self) -> int | None:
@@ -58,6 +63,8 @@ class Run:
   @property
   def status(self) -> str:
     """'done', or how far it came."""
+    if self.finished and self.kept is not None:
+      return f'done, went back to step {self.kept} of {self.total or "?"}'
     if self.finished:
       return 'done'
     if self.step is None:
@@ -65,11 +72,17 @@ class Run:
     return f'{self.state or "ended"} at step {self.step} of {self.total or "?"}'
 
   def last(self) -> dict[str, float]:
-    """The last value of every metric."""
+    """The last value of every metric, of the model that was kept."""
     found = {}
-    for line in self.lines:
+    for line in self.until_kept(self.lines):
       found |= {k: v for k, v in line.items() if v is not None}
     return found
+
+  def until_kept(self, rows: list[dict]) -> list[dict]:
+    """Without those of later steps: why a run went back, not where it is."""
+    if self.kept is None:
+      return rows
+    return [row for row in rows if row['step'] <= self.kept]
 
   def curve(self, metric: str) -> list[tuple[float, float]]:
     """(step, value) wherever the metric was written."""
@@ -117,17 +130,24 @@ def of_plan(plan, path) -> list[Run]:
   from alignax.sweeps import state
 
   found = []
+  read_state = lambda p: state.read(p.directory(path), p.total_steps)
+  statuses = {planned.id: read_state(planned) for planned in plan}
+  names = {planned.id: planned.name for planned in plan}
   for planned in plan:
-    directory = planned.directory(path)
-    status = state.read(directory, planned.total_steps)
-    run = read(directory, planned.name)
+    status = statuses[planned.id]
+    run = read(planned.directory(path), planned.name)
+    # On its own a run starts from whatever a stage has, half-trained or not.
+    first = [s for s in planned.after.values()
+             if statuses[s].state != state.DONE]  # fmt: skip
+    command = f'alignax train {shlex.join(planned.arguments(path))}'
     found.append(
       dataclasses.replace(
         run,
         config={'total_steps': planned.total_steps, **run.config},
         state=status.state,
         error=status.error,
-        command=f'alignax train {shlex.join(planned.arguments(path))}',
+        command='' if first else command,
+        first=tuple(names[s] for s in first),
         also=planned.also,
       )
     )
@@ -141,23 +161,37 @@ def _named_sources(runs: list[Run]) -> list[Run]:
   from several seeds of one stage then differ by their seed only.
   """
   by_path = {str(run.path.absolute()): run for run in runs}
-  names = {}
+  digests = {}
 
-  def name(path: str) -> str:
-    if path not in names:
+  def digest(path: str) -> str:
+    if path not in digests:
       run = by_path[path]
-      text = json.dumps(comparable(named(run)), sort_keys=True)
-      digest = hashlib.sha256(text.encode()).hexdigest()[:6]
-      names[path] = f'{unseeded(run.name)} ({digest})'
-    return names[path]
+      config = {**run.config, **{k: digest(p) for k, p in sources(run)}}
+      text = json.dumps(comparable(config), sort_keys=True)
+      digests[path] = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return digests[path]
 
-  def named(run: Run) -> dict:
-    sources = {k: str(pathlib.Path(run.config.get(k) or '').absolute())
-               for k in plans.SOURCES}  # fmt: skip
-    known = {k: name(p) for k, p in sources.items() if p in by_path}
-    return {**run.config, **known}
+  def sources(run: Run):
+    paths = {k: str(pathlib.Path(run.config.get(k) or '').absolute())
+             for k in plans.SOURCES}  # fmt: skip
+    return [(k, p) for k, p in paths.items() if p in by_path]
 
-  return [dataclasses.replace(run, config=named(run)) for run in runs]
+  named = [{k: digest(p) for k, p in sources(run)} for run in runs]
+  alike = {d: [by_path[p].name for p in digests if digests[p] == d]
+           for d in digests.values()}  # fmt: skip
+  name = lambda d: f'{common_name(alike[d])} ({d})'
+  return [
+    dataclasses.replace(
+      run, config={**run.config, **{k: name(d) for k, d in ours.items()}}
+    )
+    for run, ours in zip(runs, named)
+  ]
+
+
+def common_name(names: Sequence[str]) -> str:
+  """Of runs that differ by their seed; of a single one, all of its name."""
+  short = set(map(unseeded, names))
+  return short.pop() if len(names) > 1 and len(short) == 1 else names[0]
 
 
 def unseeded(name: str) -> str:
@@ -165,6 +199,8 @@ def unseeded(name: str) -> str:
   said = re.sub(r'[ ,]seed=\d+', '', name)
   if said != name or '=' in name.rsplit(' ', 1)[-1]:  # beta=0.1 is no seed.
     return said
+  if re.search(r'\d[.,]\d+$', name):  # Nor is a part of 4,000 or of 0.1.
+    return name
   return re.sub(r'[-_./ ]?(seed|s)?[-_=]?\d+$', '', name) or name
 
 
@@ -197,19 +233,29 @@ def _names(paths) -> list[str]:
 
 def read(path: pathlib.Path, name: str) -> Run:
   """One run; files that it has not, or only half, count as empty."""
+  # Only here: it takes Orbax to say what is done.
+  from alignax import complete
+
+  config = _flat(_json(path / 'config.json'))
   lines = metrics.read(path)
+  kept = (complete.ended(path) or {}).get('step')
+  total = config.get('total_steps')
+  # The last lines may lack: they are written every so many steps.
+  over = total is not None and complete.is_complete(path, total)
+  over = over or kept is not None
   evaluation = _json(path / 'eval.json')
-  step = max((line['step'] for line in lines), default=None)
-  current = evaluation.get('step') == step
+  steps = [line['step'] for line in lines] + [total] * over
+  current = kept if kept is not None else max(steps, default=None)
+  known = evaluation.get('step') == current
   return Run(
     name=name,
     path=path,
-    config=_flat(_json(path / 'config.json')),
+    config=config,
     lines=lines,
     samples=_json_lines(path / 'samples.jsonl'),
-    estimates=evaluation.get('metrics', {}) if current else {},
-    # Before its last step, and on purpose.
-    state='done' if (path / 'ended.json').exists() else '',
+    estimates=evaluation.get('metrics', {}) if known else {},
+    state='done' if over else '',
+    kept=kept,
   )
 
 

@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 
-from alignax.evals.intervals import paired
 from alignax.report import charts, matched, page
-from alignax.report.groups import Group, find_baseline, group
+from alignax.report.groups import (
+  Group,
+  differences,
+  find_baseline,
+  group,
+  warning,
+)
 from alignax.report.runs import Run, comparable
 
 # In every line, about the run and not the model.
@@ -43,16 +48,24 @@ def sections(
     by: keys of the config; runs that agree on them are points of one frontier.
   """
   groups = group(runs)
+  matched.check_keys(runs, by)
   names = metric_names(runs)
   found = [_summary(groups, names), _unfinished(runs)]
-  # Without keys every group is a method, and nothing is matched.
-  if baseline and not (by and baseline in matched.methods(groups, by)):
+  if has_differences(groups, baseline, by):
     found.append(_against(groups, names, baseline))
   found += [_curves(groups, names), _frontier(groups)]
   if by:
     found += matched.sections(groups, FRONTIERS, by, baseline=baseline)
   found += [_samples(groups), _configs(groups), _everything(groups, names)]
   return [section for section in found if section is not None]
+
+
+def has_differences(groups, baseline: str | None, by: Sequence[str]) -> bool:
+  """Whether a baseline is a run or a group, and no method."""
+  # Without keys every group is a method, and nothing is matched.
+  return bool(baseline) and not (
+    by and baseline in matched.methods(groups, by)
+  )
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:
@@ -82,6 +95,7 @@ def _summary(groups, names):
     rows,
     note='Last values. Under a mean, its interval: over seeds, or over '
     'held-out rows where one run was evaluated.',
+    foot=warning(groups),
   )
 
 
@@ -89,7 +103,7 @@ def _unfinished(runs):
   """What is not done, why, and what runs it alone."""
   rows = [
     {'run': run.name, 'status': run.status, 'last error': run.error or None,
-     'alone': run.command or None}
+     'alone': alone(run) or None}
     for run in runs if not run.finished
   ]  # fmt: skip
   if not rows:
@@ -104,6 +118,13 @@ def _unfinished(runs):
   )
 
 
+def alone(run: Run) -> str:
+  """The command that goes on with a run, or what has to be before."""
+  if run.first:
+    return f'not before {", ".join(run.first)} is done'
+  return run.command
+
+
 def status(g: Group) -> str:
   states = [run.status for run in g.runs]
   if len(set(states)) == 1:
@@ -116,6 +137,18 @@ def status(g: Group) -> str:
 
 
 def _against(groups, names, baseline: str):
+  base, rows = against(groups, names, baseline)
+  return page.table(
+    f'Against {base}',
+    rows,
+    columns=['run', *names[:COLUMNS]],
+    note='Difference of last values, seed by seed; one seed has no interval.',
+    foot=warning(groups),
+  )
+
+
+def against(groups, names, baseline: str):
+  """The name of the baseline, and what every other group is above it."""
   base = find_baseline(groups, baseline)
   rows = []
   for g in groups:
@@ -126,15 +159,10 @@ def _against(groups, names, baseline: str):
       ours, theirs = g.by_seed(name), base.by_seed(name)
       both = [seed for seed in ours if seed in theirs]
       if both:
-        row[name] = paired([ours[s] for s in both], [theirs[s] for s in both])
+        pairs = zip(*((ours[s], theirs[s]) for s in both))
+        row[name] = differences(*pairs)
     rows.append(row)
-  columns = ['run', *names[:COLUMNS]]
-  return page.table(
-    f'Against {base.name}',
-    rows,
-    columns=columns,
-    note='Difference of last values, seed by seed; one seed has no interval.',
-  )
+  return base.name, rows
 
 
 def _curves(groups, names):
@@ -176,7 +204,8 @@ def _samples(groups):
   prompts, several = {}, len(groups) > 1
   for g in groups:
     run = g.runs[0]
-    written = [s for s in run.samples if 'response' in s]
+    kept = run.until_kept(run.samples)
+    written = [s for s in kept if 'response' in s]
     steps = sorted({s['step'] for s in written})
     # Of a single run, what it wrote at first is what to compare with.
     for step in steps[-1:] if several else sorted({*steps[:1], *steps[-1:]}):

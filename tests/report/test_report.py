@@ -2,6 +2,7 @@
 
 import csv
 import html.parser
+import io
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from alignax import report
 from alignax.cli import main
 from alignax.evals.intervals import Estimate
 from alignax.report import charts, page
+from alignax.report import runs as runs_module
 
 
 class Page(html.parser.HTMLParser):
@@ -75,7 +77,7 @@ def test_a_text_of_the_model_stays_text(sweep, tmp_path):
 
 def test_seeds_are_one_line_and_missing_is_no_zero(sweep):
   runs = report.find_runs([sweep])
-  lines = report.to_markdown(runs).splitlines()
+  lines = report.to_markdown(runs).split('\n\n')[0].splitlines()
   cells = {
     row[1].strip(): [c.strip() for c in row[1:-1]]
     for row in (line.split('|') for line in lines[2:])
@@ -160,6 +162,136 @@ def test_an_evaluated_run_shows_its_interval(tmp_path):
   )
   text = report.to_markdown(report.find_runs([tmp_path]))
   assert '0.80 (0.70 to 0.90)' in text
+
+
+def test_a_run_that_went_back_is_what_it_went_back_to(tmp_path):
+  fake_runs.write_run(tmp_path / 'a')
+  note = {'step': 10, 'reason': 'monitor.stop warned at step 40'}
+  (tmp_path / 'a' / 'ended.json').write_text(json.dumps(note))
+  metric = {'mean': 0.8, 'low': 0.7, 'high': 0.9, 'n': 64}
+  evaluation = {'step': 10, 'metrics': {'samples/total': metric}}
+  (tmp_path / 'a' / 'eval.json').write_text(json.dumps(evaluation))
+  (run,) = report.find_runs([tmp_path])
+  assert run.last()['step'] == 10
+  assert run.last()['samples/kl'] == 0.5
+  assert len(run.curve('samples/kl')) == 40  # Why it went back.
+  assert run.finished and 'went back to step 10' in run.status
+  assert '0.80 (0.70 to 0.90)' in report.to_markdown([run])
+  (row,) = csv.DictReader(io.StringIO(report.to_csv([run])))
+  assert (row['step'], row['samples/kl']) == ('10', '0.5')
+  (shown,) = [s for s in report.sections([run]) if s.title == 'Samples']
+  assert 'dpo 10:' in shown.html and 'dpo 20:' not in shown.html
+
+
+def test_a_run_is_done_by_its_checkpoint_between_two_lines(tmp_path):
+  fake_runs.write_run(tmp_path / 'a', total=45, until=40)
+  fake_runs.write_run(tmp_path / 'b', total=45, until=40)
+  (tmp_path / 'a' / 'checkpoints' / '45').mkdir(parents=True)
+  (tmp_path / 'b' / 'checkpoints' / '40').mkdir(parents=True)
+  metric = {'mean': 0.8, 'low': 0.7, 'high': 0.9, 'n': 64}
+  evaluation = {'step': 45, 'metrics': {'samples/total': metric}}
+  (tmp_path / 'a' / 'eval.json').write_text(json.dumps(evaluation))
+  a, b = report.find_runs([tmp_path])
+  assert a.finished and a.estimates
+  assert not b.finished
+
+
+def change_last(path, **values):
+  *lines, last = (path / 'metrics.jsonl').read_text().splitlines()
+  changed = json.dumps(json.loads(last) | values)
+  (path / 'metrics.jsonl').write_text('\n'.join([*lines, changed]) + '\n')
+
+
+def test_what_is_not_finite_is_not_missing(sweep, tmp_path):
+  change_last(sweep / 'ppo-s1', loss=float('nan'))
+  change_last(sweep / 'dpo-s1', grad_norm=float('inf'))
+  change_last(sweep / 'sft', loss=float('nan'), grad_norm=float('inf'))
+  runs = report.find_runs([sweep])
+  text = report.to_markdown(runs, baseline='dpo')
+  summary, _, against, *_ = text.split('\n\n')
+  row = lambda part, name: next(
+    line for line in part.splitlines() if line.startswith(f'| {name} ')
+  )
+  assert 'NaN in 1 of 3 seeds' in row(summary, 'ppo')
+  assert 'inf in 1 of 3 seeds' in row(summary, 'dpo')
+  assert '| NaN' in row(summary, 'sft')
+  assert 'NaN in 1 of 3 seeds' in row(against, 'ppo')
+  html = report.sections(runs)[0].html
+  assert 'data-sort="Infinity"' in html
+  assert 'data-sort="inf"' not in html
+
+
+def test_intervals_of_few_seeds_are_said_to_be_narrow(tmp_path):
+  for seed in range(6):
+    fake_runs.write_run(tmp_path / f'dpo-s{seed}', seed=seed)
+  runs = report.find_runs([tmp_path])
+  assert 'too narrow' not in report.sections(runs)[0].html
+  assert 'too narrow' in report.sections(runs[:5])[0].html
+  assert 'too narrow' not in report.sections(runs[:1])[0].html
+
+
+def test_markdown_has_differences_and_what_is_not_finished(sweep, tmp_path):
+  path = tmp_path / 'runs.md'
+  main(['report', str(sweep), '--baseline=dpo', f'--markdown={path}'])
+  text = path.read_text()
+  _, against = text.split('Against dpo (3 seeds), seed by seed:')
+  row = re.search(r'^\| ppo \(3 seeds\).*', against, re.MULTILINE)[0]
+  assert re.search(r'0\.\d+ \(0\.\d+ to 0\.\d+\)', row)
+  assert '- broken: ended at step 7 of 40' in text
+
+
+def test_groups_as_csv_have_their_intervals(sweep, tmp_path):
+  path = tmp_path / 'groups.csv'
+  assert main(['report', str(sweep), f'--groups={path}']) == 0
+  rows = {row['run']: row for row in csv.DictReader(path.open())}
+  row = rows['ppo (3 seeds)']
+  low, mean, high = (
+    float(row[f'samples/total{end}']) for end in ('/low', '', '/high')
+  )
+  assert low < mean < high and row['samples/total/n'] == '3'
+  assert rows['sft']['samples/kl'] == rows['sft']['samples/kl/n'] == ''
+
+
+def test_a_key_that_no_run_has_is_named(sweep, capsys):
+  assert main(['report', str(sweep), '--by=algorithm_kw.bet']) == 1
+  error = capsys.readouterr().err
+  assert "'algorithm_kw.bet'" in error
+  assert "did you mean 'algorithm_kw.beta'" in error
+  assert main(['report', str(sweep), '--by=beta']) == 1
+  assert "did you mean 'algorithm_kw.beta'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'name, short',
+  [
+    ('sft-s3', 'sft'), ('sft/2', 'sft'), ('sft seed=3', 'sft'),
+    ('proxy on 4,000', 'proxy on 4,000'), ('dpo 0.1', 'dpo 0.1'),
+    ('dpo beta=0.1', 'dpo beta=0.1'),
+  ],
+)  # fmt: skip
+def test_what_of_a_name_is_its_seed(name, short):
+  assert runs_module.unseeded(name) == short
+
+
+def test_a_source_is_called_by_all_of_its_name(tmp_path):
+  """A single one has no seed to tell; of several, that is left out."""
+
+  def write(name, source, beta, seed=0):
+    fake_runs.write_run(tmp_path / name, beta=beta, seed=seed)
+    config = json.loads((tmp_path / name / 'config.json').read_text())
+    config['init_from'] = source and str(tmp_path / source)
+    (tmp_path / name / 'config.json').write_text(json.dumps(config))
+
+  for seed in range(2):
+    write(f'sft-{seed}', '', 0.0, seed)
+    write(f'c-{seed}', f'sft-{seed}', 0.5, seed)
+  write('proxy of width 128', '', 1.0)
+  write('a', 'proxy of width 128', 0.1)
+  runs = {run.name: run for run in report.find_runs([tmp_path])}
+  source = lambda name: runs[name].config['init_from'].rsplit(' ', 1)[0]
+  assert source('a') == 'proxy of width 128'
+  assert source('c-0') == source('c-1') == 'sft'
+  assert runs['c-0'].config['init_from'] == runs['c-1'].config['init_from']
 
 
 def test_api_with_plain_data(tmp_path):

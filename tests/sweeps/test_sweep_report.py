@@ -33,9 +33,10 @@ def test_the_page_of_a_sweep(out, home, capsys):
   args = ['report', str(out), f'--output={page}', f'--csv={table}']
   by = ['--by=algorithm_kw.loss', '--baseline=dpo']
   assert main([*args, *by, f'--markdown={home / "runs.md"}']) == 0
+  markdown = (home / 'runs.md').read_text()
   groups = {
     line.split('|')[1].strip(): line
-    for line in (home / 'runs.md').read_text().splitlines()[2:]
+    for line in markdown.split('\n\n')[0].splitlines()[2:]
   }
   # Every seed has a stage of its own, and they are one line all the same.
   assert groups.keys() == {
@@ -43,7 +44,16 @@ def test_the_page_of_a_sweep(out, home, capsys):
     'dpo loss=ipo beta=0.1 (3 seeds)', 'dpo loss=ipo beta=0.2 (3 seeds)',
     'sft (3 seeds)', 'ill', 'late',
   }  # fmt: skip
+  assert (
+    '- ill: failed at step 2 of 4: ValueError: the loss was not finite\n'
+    '  `alignax train --config=small.py:dpo'
+  ) in markdown
+  # It would start from whatever the stage came to.
+  assert 'late: blocked' in markdown
+  assert '  not before ill is done\n' in markdown
   text = page.read_text()
+  assert 'not before ill is done' in text
+  assert '--config.seed=7' not in text + markdown
   assert 'ValueError: the loss\nwas not finite' in text
   assert 'alignax train --config=small.py:dpo' in text
   assert 'blocked' in text and 'starts from &#x27;ill&#x27;' in text
