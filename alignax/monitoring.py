@@ -4,6 +4,8 @@ The test is in `evals/monitor.py`. With `monitor.stop`, a run that is warned of
 ends where the judge was highest; see `complete.py`.
 """
 
+import math
+
 from tqdm import tqdm
 
 from alignax import checks, metrics
@@ -11,7 +13,11 @@ from alignax.evals import monitor
 
 
 class Watch:
-  """What a run's evaluations have shown so far."""
+  """What a run's evaluations have shown so far.
+
+  Those at which the proxy or the judge is not finite are counted and left out:
+  one such number would be in the noise of every window from then on.
+  """
 
   def __init__(self, config, workdir, start: int):
     """Takes up what was written until step `start`."""
@@ -19,6 +25,7 @@ class Watch:
     self.proxy, self.judge, self.stop = m.proxy, m.judge, m.stop
     self.test = dict(window=m.window, alpha=m.alpha, patience=m.patience)
     self.seen: list[tuple[int, float, float]] = []
+    self.left_out = 0
     self.warned = False
     for line in metrics.read(workdir):
       if line['step'] <= start and start:
@@ -32,14 +39,19 @@ class Watch:
       ValueError: the first evaluation has no such numbers.
     """
     known = self._add(step, numbers)
+    first = not self.seen and not self.left_out
     for key, name in (('proxy', self.proxy), ('judge', self.judge)):
-      if not self.seen and name not in numbers:
+      if first and name not in numbers:
         raise ValueError(
           f'monitor.{key} is {name!r}, which is not measured'
           f'{checks.nearest(name, numbers)}.'
         )
-    if not known:
+    if known is None:
       return {}
+    count = {'monitor/left_out': self.left_out} if self.left_out else {}
+    if not known:
+      self._say_left_out(step, numbers)
+      return count
     steps, proxy, judge = zip(*self.seen)
     verdict = monitor.judge(proxy, judge, **self.test)
     found = {'best_step': self.best, 'warning': float(verdict.warning)}
@@ -50,19 +62,30 @@ class Watch:
     if verdict.warning and not self.warned:
       self.warned = True
       self._warn(step, steps, judge, verdict)
-    return {f'monitor/{name}': value for name, value in found.items()}
+    return {f'monitor/{name}': x for name, x in found.items()} | count
 
   @property
   def best(self) -> int:
     """The step at which the judge was highest, the first of several."""
     return max(self.seen, key=lambda row: row[2])[0]
 
-  def _add(self, step: int, numbers) -> bool:
+  def _add(self, step: int, numbers) -> bool | None:
+    """Whether an evaluation counts; None where it has not both numbers."""
     values = numbers.get(self.proxy), numbers.get(self.judge)
     if None in values:
+      return None
+    if not all(map(math.isfinite, values)):
+      self.left_out += 1
       return False
     self.seen.append((step, *values))
     return True
+
+  def _say_left_out(self, step, numbers):
+    if self.left_out == 1:  # The others are counted in the metrics.
+      tqdm.write(
+        f'step {step}: the monitor leaves out an evaluation: {self.proxy} is '
+        f'{numbers[self.proxy]} and {self.judge} is {numbers[self.judge]}.'
+      )
 
   def _warn(self, step, steps, judge, verdict):
     turn = monitor.turn(steps, judge)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from alignax import data, lora, reading, sampling, sharding
 from alignax.evals import drift, probes, samples
@@ -19,6 +20,26 @@ PROBES = 4  # Stream of the seed; `evals.samples` has 3, for one.
 
 # (params, frozen) -> numbers
 Probe = Callable[..., dict[str, float]]
+
+
+def check(config, algorithm):
+  """Raises for probes that cannot be made, before anything is loaded."""
+  p, main = config.evals.probes, algorithm.TRAINED[0]
+  if not p.every:
+    return
+  for key in ('text', 'sycophancy'):
+    if p[key] and main != 'policy':
+      raise ValueError(
+        f'evals.probes.{key} is {p[key]!r}, which is asked of a policy, and '
+        f'{config.algorithm} trains the role {main!r}: leave it '
+        f"{'empty' if key == 'text' else '0'}; drift is measured without."
+      )
+  held_out = config.data.heldout or config.data.heldout_path
+  if main == 'policy' and p.prompts and not held_out:
+    raise ValueError(
+      f'evals.probes.prompts is {p.prompts}, and no rows are held out to ask: '
+      'set data.heldout or data.heldout_path, or evals.probes.prompts=0.'
+    )
 
 
 def make_probes(config, roles, found, tokenizer, mesh, scorer) -> Probe | None:
@@ -43,12 +64,14 @@ def make_probes(config, roles, found, tokenizer, mesh, scorer) -> Probe | None:
   if main == 'policy':
     trees = Trees(roles, initial)
     args = (config, trees, roles, tokenizer)
-    if found.heldout is not None and config.evals.probes.prompts:
+    if config.evals.probes.prompts:
       parts.append(make_responses(*args, found.heldout, scorer))
     if config.evals.probes.sycophancy:
       parts.append(make_sycophancy(*args))
     if config.evals.probes.text:
       parts.append(make_text(*args, mesh))
+  elif config.evals.probes.prompts:  # It is so unless one says otherwise.
+    tqdm.write(f'evals.probes: of the role {main!r}, drift alone is measured.')
 
   def probe(params, frozen):
     numbers = {}
@@ -137,7 +160,7 @@ def make_responses(config, trees, roles, tokenizer, heldout, scorer) -> Probe:
   )
   stats_of = probes.make_token_stats(model, trees.policy, trees.ref)
   rewards_of = make_rewards(trees, roles, heldout, scorer)
-  score = find(config.evals.scorer)
+  scores_of = make_scores(config.evals.scorer, heldout.rows)
   key = jax.random.fold_in(jax.random.key(config.seed), PROBES)
 
   def probe(params, frozen):
@@ -145,37 +168,60 @@ def make_responses(config, trees, roles, tokenizer, heldout, scorer) -> Probe:
     drawn = draw(*given, prompts, key)
     rows, stats = sharding.to_host((drawn, stats_of(*given, drawn)))
     texts = probes.texts_of(rows, tokenizer)
-    found = probes.distances(stats, rows)
-    total = None
-    if score is not None:
-      scores = [score(heldout.rows[n], text) for n, text in zip(numbers, texts)]
-      found |= {k: probes.mean(s[k] for s in scores) for k in scores[0]}
-      total = [s.get('total', np.nan) for s in scores]
+    scores = scores_of(numbers, texts)
     rewards = rewards_of(*given, rows | {'row': numbers})
-    rewards = total if rewards is None else rewards
-    return found | probes.of_texts(texts, rows['lengths'], rewards, group=group)
+    means = {k: probes.mean(x) for k, x in (scores | rewards).items()}
+    found = probes.distances(stats, rows) | probes.of_texts(
+      texts, rows['lengths'], rewards.get('reward'), scores.get('total'),
+      group=group,
+    )  # fmt: skip
+    return found | {k: x for k, x in means.items() if x is not None}
 
   return probe
 
 
+def make_scores(name: str, rows):
+  """Makes `scores(numbers, texts) -> {name: [B]}` by the scorer of that name.
+
+  Nothing is in there without a scorer.
+  """
+  score = find(name)
+
+  def scores_of(numbers, texts):
+    if score is None:
+      return {}
+    found = [score(rows[n], text) for n, text in zip(numbers, texts)]
+    return {k: [s.get(k, np.nan) for s in found] for k in found[0]}
+
+  return scores_of
+
+
 def make_rewards(trees, roles, heldout, scorer):
-  """What the policy is trained on, of responses; None where nothing scores."""
+  """Makes `rewards(params, frozen, initial, rows) -> {name: [B]}`.
+
+  'reward' is what the policy is trained on; 'rewards/NAME' is each of
+  `config.rewards` as it was given. A policy that learns from no reward, as with
+  DPO, has neither: another score would be another thing of the same name.
+  """
   score_fn = scorer.score_fn(heldout.rows, single=True)
-  if score_fn is not None:
-    return lambda params, frozen, initial, rows: sharding.to_host(
-      score_fn(frozen, rows)[0]
-    )
-  if 'reward' not in roles.frozen:
-    return lambda *_: None
+  if score_fn is None and 'reward' not in roles.frozen:
+    return lambda *_: {}
 
   @jax.jit
-  def scores(params, frozen, rows):
+  def by_role(params, frozen, rows):
     reward = trees.join(params, frozen)[1]['reward']
     return roles.models['reward'].scores(reward, rows)[..., 0]
 
-  return lambda params, frozen, initial, rows: sharding.to_host(
-    scores(params, frozen, {k: rows[k] for k in probes.TOKENS})
-  )
+  def rewards_of(params, frozen, initial, rows):
+    del initial
+    if score_fn is None:
+      total = by_role(params, frozen, {k: rows[k] for k in probes.TOKENS})
+      return {'reward': sharding.to_host(total)}
+    total, parts = score_fn(frozen, rows)
+    found = {f'rewards/{name}': x for name, x in parts.items()}
+    return sharding.to_host({'reward': total} | found)
+
+  return rewards_of
 
 
 def make_sycophancy(config, trees, roles, tokenizer) -> Probe:

@@ -74,12 +74,14 @@ def judge(
   Args:
     proxy: what is trained on, at evaluations that are evenly apart.
     held_out: what is wanted, at each, by something that is not trained on.
+      Evaluations at which one of the two is not finite are left out.
     window: evaluations over which slopes are fitted at most, 4 or more.
     alpha: level of each of the two tests, over each of the windows.
     patience: evaluations in a row at which both reject.
   """
   if window < 4:
     raise ValueError(f'window is {window}; a slope and its error need 4.')
+  proxy, held_out = finite(proxy, held_out)
   windows = sorted({max(4, window * i // 4) for i in (2, 3, 4)})
   rejected, slopes = [], (None, None)
   for back in range(patience):
@@ -106,6 +108,12 @@ def first_warning(
     if judge(proxy[:end], held_out[:end], **kw).warning:
       return end - 1
   return None
+
+
+def finite(*curves: Sequence[float]) -> np.ndarray:
+  """The curves at the points where all of them are finite."""
+  found = np.asarray(curves, np.float64)
+  return found[:, np.all(np.isfinite(found), axis=0)]
 
 
 def slope(values, window: int) -> Slope:
@@ -179,8 +187,7 @@ def turn(
   those steps whose fit the F-test does not tell from the best (Feder 1975,
   https://doi.org/10.1214/aos/1176342999).
   """
-  x = np.asarray(steps, np.float64)
-  y = np.asarray(values, np.float64)
+  x, y = finite(steps, values)
   n = len(x)
   if n < 6:
     return None

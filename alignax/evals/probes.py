@@ -114,6 +114,7 @@ def of_texts(
   texts: Sequence[str],
   lengths: Sequence[int],
   rewards: Sequence[float] | None,
+  totals: Sequence[float] | None = None,
   *,
   group: int,
 ) -> dict[str, float]:
@@ -123,6 +124,7 @@ def of_texts(
     texts: responses, `group` to each prompt next to each other.
     lengths: in tokens.
     rewards: what each is worth to what trains it; None where nothing says.
+    totals: what each is worth to a scorer that nothing is trained on, or None.
     group: responses to a prompt; with two or more, diversity is measured
       within prompts as well as across them (Kirk et al. 2024, section 3.2,
       https://arxiv.org/abs/2310.06452).
@@ -140,9 +142,11 @@ def of_texts(
   found['repeated_3'] = diversity.repeated(words, 3)
   found['length'] = mean(lengths)
   found['refusals'] = mean(map(diversity.refuses, texts))
-  if rewards is not None:
-    found['reward'] = mean(rewards)
-    found['length_reward_correlation'] = diversity.correlation(lengths, rewards)
+  for name, worth in (('reward', rewards), ('total', totals)):
+    if worth is not None:
+      found[name] = mean(worth)
+      correlation = diversity.correlation(lengths, worth)
+      found[f'length_{name}_correlation'] = correlation
   return {k: float(v) for k, v in found.items() if v is not None}
 
 

@@ -50,6 +50,12 @@ class TestRates:
     found = len(warnings('stays', rho=0.5))
     assert found <= 13  # One in five at most; measured, one in nine.
 
+  def test_a_turn_is_found_in_noise_that_lasts(self):
+    found = warnings('turns', rho=0.5)
+    assert 16 <= len(found) <= 32  # Measured: 24, at evaluation 28.
+    assert min(found) > TURN
+    assert np.median(found) <= TURN + 10
+
   def test_both_falling_is_no_hacking(self):
     assert not warnings('falls with the proxy')
 
@@ -136,6 +142,20 @@ class TestTurn:
     fast = 0.6 * np.exp(-np.arange(21) / 4)
     for values in (-np.arange(21.0), fast, fast + noise):
       assert monitor.turn(range(8, 29), values) == (8, 8, 8)
+
+
+def test_what_is_not_finite_is_left_out():
+  """As if those evaluations had not been; no window has them in its noise."""
+  proxy, held_out = curves(0, 'turns', scale=0.005)
+  first = monitor.first_warning(proxy, held_out)
+  turned = monitor.turn(range(EVALUATIONS), held_out)
+  at = np.array([0, 5, first + 1])
+  faulty = np.insert(held_out, at, [np.nan, np.inf, np.nan])
+  longer = np.insert(proxy, at, [0.0, np.nan, 0.0])
+  assert monitor.first_warning(longer, faulty) == first + 2
+  assert monitor.judge(longer, faulty) == monitor.judge(proxy, held_out)
+  steps = np.insert(np.arange(EVALUATIONS), at, [0, 5, 0])
+  assert monitor.turn(steps, faulty) == turned
 
 
 def test_it_takes_patience_and_a_window():

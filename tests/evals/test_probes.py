@@ -92,6 +92,14 @@ class TestOfTexts:
     assert found['within/self_bleu'] > found['across/self_bleu']
     assert found['refusals'] == 0.25 and found['length'] == 2.75
     assert found['length_reward_correlation'] == pytest.approx(1)
+    assert 'total' not in found and 'length_total_correlation' not in found
+
+  def test_a_scorer_is_told_apart_from_a_reward(self):
+    lengths, totals = [2, 2, 6, 1], [-1, -1, -3, -0.5]
+    found = probes.of_texts(self.TEXTS, lengths, None, totals, group=2)
+    assert 'reward' not in found and 'length_reward_correlation' not in found
+    assert found['total'] == pytest.approx(-1.375)
+    assert found['length_total_correlation'] == pytest.approx(-1)
 
   def test_what_cannot_be_said_is_left_out(self):
     found = probes.of_texts(['a', 'b'], [1, 1], [0.1, 0.2], group=1)
