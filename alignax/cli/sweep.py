@@ -27,6 +27,14 @@ from alignax import checks
 from alignax.cli import configs
 from alignax.sweeps import execute, local, plan, schedule, slurm, state
 
+SWEEP = ('sweep', 'backend', 'jobs', 'resume')
+USED = {  # Options that do something.
+  '--run': ('run', 'plan'),
+  '--backend=local': SWEEP,
+  '--backend=ray': (*SWEEP, 'cpus', 'gpus'),
+  '--backend=slurm': (*SWEEP, 'cpus', 'gpus', 'sbatch'),
+}
+
 
 def main(argv: list[str]) -> int:
   args = parse(argv)
@@ -45,9 +53,11 @@ def main(argv: list[str]) -> int:
 def sweep(args, runs, stopping) -> int:
   """Runs, or submits, what is not done; says what became of it."""
   statuses = to_do(runs, args.workdir, args.resume)
-  waits = any(s.state == state.WAITING for s in statuses.values())
+  waits = sum(s.state == state.WAITING for s in statuses.values())
   if waits and args.backend == 'slurm':
     slurm.check(args.workdir)
+  elif waits:
+    jobs, work = workers(args, waits, stopping)
   # Not before: a sweep that is refused leaves the plan of another as it is.
   plan.save(runs, args.workdir, args.sweep)
   if not waits:
@@ -55,7 +65,7 @@ def sweep(args, runs, stopping) -> int:
   elif args.backend == 'slurm':
     return submit(args, runs, statuses)
   else:
-    statuses = execute_all(args, runs, statuses, stopping)
+    statuses = execute_all(args, runs, statuses, stopping, jobs, work)
   return tell_end(runs, statuses, args.workdir)
 
 
@@ -82,12 +92,12 @@ def parse(argv: list[str]):
   add = parser.add_argument
   add('--sweep', help='FILE.py with get_sweep()')
   add('--workdir', required=True, help='directory of the sweep')
-  add('--backend', default='local', choices=('local', 'ray', 'slurm'))
+  add('--backend', choices=('local', 'ray', 'slurm'), help='default: local')
   add('--jobs', type=int, default=0, help='runs at a time; default: one a GPU, '
       'or one; on ray and slurm as many as they have room for')  # fmt: skip
   add('--resume', action='store_true', help='try what failed again')
-  add('--cpus', type=int, default=1, help='of one run, on ray and slurm')
-  add('--gpus', type=int, default=0, help='of one run, on ray and slurm')
+  add('--cpus', type=int, help='of one run, on ray and slurm; default: 1')
+  add('--gpus', type=int, help='of one run, on ray and slurm; default: 0')
   add('--sbatch', action='append', default=[], metavar='OPTION',
       help='passed on to sbatch; may be given several times')  # fmt: skip
   add('--run', metavar='ID', help='only this run of a planned sweep, here; '
@@ -99,7 +109,21 @@ def parse(argv: list[str]):
     parser.error('--sweep is needed: a file with get_sweep()')
   if args.jobs < 0:
     parser.error(f'--jobs is {args.jobs}; give 1 or more')
+  refuse_idle(parser, args)
+  args.backend = args.backend or 'local'
+  args.cpus = 1 if args.cpus is None else args.cpus
+  args.gpus = args.gpus or 0
   return args
+
+
+def refuse_idle(parser, args):
+  """An error for options that would do nothing."""
+  mode = '--run' if args.run else f'--backend={args.backend or "local"}'
+  given = {k for k, v in vars(args).items() if v != parser.get_default(k)}
+  idle = sorted(given - {'workdir', *USED[mode]})
+  if idle:
+    names = ', '.join(f'--{name}' for name in idle)
+    parser.error(f'{mode} has no use for {names}')
 
 
 def only_here(workdir):
@@ -137,19 +161,20 @@ def to_do(runs, workdir, resume: bool) -> dict[str, state.Status]:
   return found
 
 
-def execute_all(args, runs, statuses, stopping):
-  """Runs what waits, on this machine or on Ray."""
-  waiting = sum(s.state == state.WAITING for s in statuses.values())
+def workers(args, waiting: int, stopping):
+  """How many runs at a time, and what executes one: here, or on Ray."""
   if args.backend == 'ray':
     from alignax.sweeps import ray_cluster
 
-    jobs = args.jobs or waiting
-    work = ray_cluster.make_execute(
+    return args.jobs or waiting, ray_cluster.make_execute(
       args.workdir, stopping, cpus=args.cpus, gpus=args.gpus
     )
-  else:
-    jobs = args.jobs or local.default_jobs()
-    work = local.make_execute(args.workdir, jobs, stopping)
+  jobs = args.jobs or local.default_jobs()
+  return jobs, local.make_execute(args.workdir, jobs, stopping)
+
+
+def execute_all(args, runs, statuses, stopping, jobs, work):
+  """Runs what waits."""
   teller = lambda progress, id: tell(progress, id, args.workdir, jobs)
   ended = schedule.run_all(
     runs, statuses, work, jobs=jobs, tell=teller, stopping=stopping

@@ -43,10 +43,12 @@ def execute(
     stopping: once set, the process is asked to save and stop.
   """
   directory = run.directory(workdir)
-  with state.locked(directory) as lock:
+  with state.locked(directory, stopping) as lock:
     before = state.read(directory, run.total_steps)
     if before.state == state.DONE:
       return before
+    if lock is None:  # Another has it, and writes what becomes of it.
+      return before._replace(state=state.STOPPED)
     began = time.monotonic()
     status = before._replace(
       state=state.RUNNING, error='', attempts=before.attempts + 1,

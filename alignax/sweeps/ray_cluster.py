@@ -5,7 +5,10 @@ goes on from its last checkpoint. The nodes see the same file system, and have
 alignax installed.
 """
 
+import contextlib
 import os
+import pathlib
+import tempfile
 import threading
 
 from alignax.sweeps import state
@@ -81,9 +84,22 @@ def _execute(run, workdir: str, cwd: str, cpus: float):
   """
   from alignax.sweeps import execute, local
 
-  cores = local.cores()
-  few = None
-  if cores and 1 <= cpus < len(cores):
-    start = os.getpid() % len(cores)  # Spread over the node without talking.
-    few = [cores[(start + i) % len(cores)] for i in range(int(cpus))]
-  return tuple(execute.execute(run, workdir, cwd=cwd, cores=few))
+  with own_cores(local.cores(), int(cpus)) as few:
+    return tuple(execute.execute(run, workdir, cwd=cwd, cores=few))
+
+
+@contextlib.contextmanager
+def own_cores(cores: list[int], size: int):
+  """Some cores that no other run of this machine has; None if none are left.
+
+  A locked file says whose they are, for as long as its process lives: Ray
+  counts cores, and does not number them.
+  """
+  folder = pathlib.Path(tempfile.gettempdir()) / f'alignax-cores-{os.getuid()}'
+  folder.mkdir(exist_ok=True)
+  for start in range(0, len(cores) - size + 1, size) if size else ():
+    with (folder / f'{cores[start]}-{size}').open('w') as file:
+      if state.try_lock(file):
+        yield cores[start : start + size]
+        return
+  yield None

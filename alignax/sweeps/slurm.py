@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ SCRIPT = """#!/usr/bin/env bash
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}{limit}
 #SBATCH --cpus-per-task={cpus}
-#SBATCH --output={folder}/%A-%a.out
+#SBATCH --output={output}
 # Told two minutes before its time is up, a run saves; the sweep goes on later.
 #SBATCH --signal=B:TERM@120
 # Written by alignax sweep: task I of the array runs number I of these.
@@ -133,17 +134,24 @@ def write(number: int, level, workdir, plan, *, jobs, cpus) -> pathlib.Path:
   script = folder / f'level-{number}.sh'
   script.write_text(
     SCRIPT.format(
-      name=f'{pathlib.Path(workdir).name}-{number}',
+      name=_quoted(f'{pathlib.Path(workdir).absolute().name}-{number}'),
       last=len(level) - 1,
       limit=f'%{jobs}' if jobs else '',
       cpus=cpus,
-      folder=folder,
+      # Of a folder, a % is no sign for a number of the job.
+      output=_quoted(f'{folder}'.replace('%', '%%') + '/%A-%a.out'),
       cwd=shlex.quote(os.getcwd()),
       runs=' '.join(shlex.quote(run.id) for run in level),
       command=shlex.join(command),
     )
   )
   return script
+
+
+def _quoted(text: str) -> str:
+  """One argument, as sbatch reads them in comments of a script."""
+  escaped = re.sub(r'(["\\])', r'\\\1', text)
+  return f'"{escaped}"'
 
 
 def _sbatch(arguments: list[str]) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import threading
 from typing import NamedTuple
 
 from alignax.complete import is_complete
@@ -27,6 +28,7 @@ BLOCKED = 'blocked'  # A run that it starts from is not done.
 
 ERROR = 1500  # Most characters of an error that are kept.
 STARTS = re.compile(r'(alignax \w+: |([\w.]+\.)?[A-Z]\w+(Error|Exit|Finite)\b)')
+POLL = 0.2  # Seconds between two looks at a lock.
 BAR = re.compile(r'\d+%\|')
 
 
@@ -83,12 +85,26 @@ def last_step(directory: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def locked(directory: pathlib.Path):
-  """Holds a run's lock; waits for whoever has it. Yields the open file."""
+def locked(directory: pathlib.Path, stopping: threading.Event | None = None):
+  """Holds a run's lock; waits for whoever has it.
+
+  Yields the open file, or None: it was asked to stop before it had the lock.
+  """
   directory.mkdir(parents=True, exist_ok=True)
+  stopping = stopping or threading.Event()
   with (directory / 'lock').open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield file
+    while not (held := try_lock(file)) and not stopping.wait(POLL):
+      pass
+    yield file if held else None
+
+
+def try_lock(file) -> bool:
+  """Locks an open file, unless another has."""
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
 
 
 def is_locked(directory: pathlib.Path) -> bool:

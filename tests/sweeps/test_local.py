@@ -12,7 +12,7 @@ import time
 import pytest
 
 from alignax.cli import main
-from alignax.sweeps import local, plan, schedule, state
+from alignax.sweeps import execute, local, plan, schedule, state
 
 CHAIN = """
 sft = sweeps.run('small.py:sft', name='sft')
@@ -172,6 +172,34 @@ def test_a_lock_is_asked_for_as_nfs_allows(tmp_path, monkeypatch):
   assert not state.is_locked(tmp_path)
 
 
+def test_a_run_that_waits_for_its_lock_can_be_stopped(tmp_path):
+  run, stopping = planned('a'), threading.Event()
+  threading.Timer(0.3, stopping.set).start()
+  with state.locked(run.directory(tmp_path)):
+    status = execute.execute(run, tmp_path, stopping=stopping)
+  assert status.state == state.STOPPED
+  # What becomes of it is for the other to say.
+  assert not (run.directory(tmp_path) / 'status.json').exists()
+
+
+@pytest.mark.parametrize(
+  'given, idle',
+  [
+    (['--sweep=s.py', '--cpus=1'], '--cpus'),
+    (['--sweep=s.py', '--gpus=0', '--backend=local'], '--gpus'),
+    (['--sweep=s.py', '--sbatch=-n1'], '--sbatch'),
+    (['--sweep=s.py', '--sbatch=-n1', '--backend=ray'], '--sbatch'),
+    (['--sweep=s.py', '--plan=p.json'], '--plan'),
+    (['--run=a', '--resume', '--jobs=2'], '--jobs, --resume'),
+    (['--run=a', '--backend=local', '--sweep=s.py'], '--backend, --sweep'),
+  ],
+)
+def test_options_that_would_do_nothing_are_refused(given, idle, home, capsys):
+  with pytest.raises(SystemExit):
+    main(['sweep', '--workdir=out', *given])
+  assert capsys.readouterr().err.endswith(f'has no use for {idle}\n')
+
+
 def test_a_file_without_runs_is_refused(home, capsys):
   args = ['sweep', '--workdir=out']
   assert main([*args, '--sweep=gone.py']) == 1
@@ -197,13 +225,51 @@ class TestShares:
   def test_a_gpu_each(self):
     parts = local.shares(2, [0], ['0', '1', '2'])
     seen = [part['environment']['CUDA_VISIBLE_DEVICES'] for part in parts]
-    assert seen == ['0', '1,2']
+    # As many each: of another mesh it would be another run.
+    assert seen == ['0', '1']
     with pytest.raises(ValueError, match='there are 3 GPUs'):
       local.shares(4, [0], ['0', '1', '2'])
 
   def test_gpus_that_jax_would_not_use_are_none(self):
     assert local.gpus({'JAX_PLATFORMS': 'cpu'}) == []
     assert local.gpus({'CUDA_VISIBLE_DEVICES': '2,5'}) == ['2', '5']
+    for none in ('', '-1', '-1,0'):
+      assert local.gpus({'CUDA_VISIBLE_DEVICES': none}) == []
+    assert local.gpus({'CUDA_VISIBLE_DEVICES': '0,-1,1'}) == ['0']
+
+  def test_gpus_of_rocm_are_dealt_by_its_variable(self, tmp_path, monkeypatch):
+    monkeypatch.delenv('JAX_PLATFORMS')
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.setenv('HIP_VISIBLE_DEVICES', '4,6')
+    seen = []
+    monkeypatch.setattr(
+      local, 'execute', lambda *_, environment, **kw: seen.append(environment)
+    )
+    work = local.make_execute(tmp_path, 2, threading.Event())
+    for slot in (0, 1):
+      work(planned('a'), slot)
+    assert [e['HIP_VISIBLE_DEVICES'] for e in seen] == ['4', '6']
+
+  def test_a_tpu_is_for_one_run(self, tmp_path, monkeypatch):
+    assert not local.has_tpu({}, tmp_path)
+    (tmp_path / 'vfio').mkdir()
+    (tmp_path / 'vfio' / 'vfio').touch()  # Of any machine.
+    assert not local.has_tpu({}, tmp_path)
+    (tmp_path / 'vfio' / '0').touch()
+    assert local.has_tpu({}, tmp_path)
+    assert not local.has_tpu({'JAX_PLATFORMS': 'cpu'}, tmp_path)
+    assert not local.has_tpu({'CUDA_VISIBLE_DEVICES': '0'}, tmp_path)
+    assert local.has_tpu({'JAX_PLATFORMS': 'tpu,cpu'}, tmp_path / 'none')
+    monkeypatch.setenv('JAX_PLATFORMS', 'tpu')
+    with pytest.raises(ValueError, match='give --jobs=1'):
+      local.make_execute(tmp_path, 2, threading.Event())
+    local.make_execute(tmp_path, 1, threading.Event())
+
+
+def test_too_many_jobs_leave_the_plan_as_it_was(write_sweep, home, monkeypatch):
+  monkeypatch.setenv('JAX_PLATFORMS', 'tpu')
+  assert main([*write_sweep(CHAIN), '--jobs=2']) == 1
+  assert not (home / 'out' / 'sweep.json').exists()
 
 
 @pytest.mark.parametrize('given', ['', '/elsewhere'])

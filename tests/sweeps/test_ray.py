@@ -10,7 +10,7 @@ import time
 import pytest
 
 from alignax.cli import main
-from alignax.sweeps import state
+from alignax.sweeps import ray_cluster, state
 
 ROOT = pathlib.Path(__file__).parents[2]
 MEMORY = 80 * 2**20  # Of an object store, which holds next to nothing.
@@ -27,6 +27,15 @@ def test_without_ray_it_says_what_works(write_sweep, monkeypatch, capsys):
   assert main([*write_sweep(FOUR), '--backend=ray']) == 1
   error = capsys.readouterr().err
   assert "pip install 'alignax[ray]'" in error and '--backend=local' in error
+
+
+def test_runs_of_a_node_have_cores_of_their_own(tmp_path, monkeypatch):
+  monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+  own = lambda size: ray_cluster.own_cores([3, 5, 7, 9, 11], size)
+  with own(2) as a, own(2) as b, own(2) as c:
+    assert (a, b, c) == ([3, 5], [7, 9], None)
+  with own(2) as again, own(9) as all_of_them, own(0) as none:
+    assert (again, all_of_them, none) == ([3, 5], None, None)
 
 
 @pytest.fixture

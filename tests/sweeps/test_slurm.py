@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shlex
 import stat
 import subprocess
 
@@ -121,6 +122,20 @@ def test_without_sbatch_it_says_what_works(
   assert main([*write_sweep(CHAIN % ''), '--backend=slurm']) == 1
   error = capsys.readouterr().err
   assert 'needs sbatch' in error and '--backend=local' in error
+
+
+def test_paths_may_have_spaces(home):
+  workdir = home / 'my "runs" of 100%'
+  (workdir / 'slurm').mkdir(parents=True)
+  script = slurm.write(0, [], workdir, 'p.json', jobs=0, cpus=1).read_text()
+  options = dict(
+    shlex.split(line.removeprefix('#SBATCH '))[0].split('=', 1)
+    for line in script.splitlines()
+    if line.startswith('#SBATCH ')
+  )
+  folder = str(home / 'my "runs" of 100%%' / 'slurm')
+  assert options['--job-name'] == 'my "runs" of 100%-0'
+  assert options['--output'] == f'{folder}/%A-%a.out'
 
 
 def test_levels_need_only_those_before():
