@@ -18,8 +18,12 @@ KINDS = {
   'checker': ([rewards.Pool.__init__, rewards.checker_scores], ['name']),
   'judge': ([rewards.make_prefer, rewards.judge_scores], ['source']),
   'endpoint': ([rewards.endpoint_scores], []),
+  'endpoint_judge': (
+    [rewards.endpoint_prefer, rewards.endpoint_judge_scores], []
+  ),
   'length': ([rewards.overlong_scores], []),
 }
+JUDGES = ('judge', 'endpoint_judge')  # Of two responses.
 GIVEN = ('role', 'join')  # Not for a config to say.
 
 
@@ -30,6 +34,7 @@ def check(config, algorithm):
     raise ValueError(
       f'rewards are set, but {config.algorithm} takes none: it does not sample.'
     )
+  group = group_size(config, algorithm)
   for name, reward in config.rewards.items():
     where = f'rewards.{name}'
     kind = reward.get('kind', '')
@@ -49,6 +54,25 @@ def check(config, algorithm):
       CHECKS[kind](reward)
     except ValueError as error:
       raise ValueError(f'{where}: {error}') from error
+    if compares(reward) and group == 1:
+      raise ValueError(
+        f'{where} compares the responses to a prompt, and {config.algorithm} '
+        'samples one: set its baseline to a field of the rows with a response '
+        'to win against, or algorithm_kw.group, where there is one.'
+      )
+
+
+def compares(reward) -> bool:
+  """Whether it holds the responses to one prompt against each other."""
+  return reward.kind in JUDGES and not reward.get('baseline')
+
+
+def group_size(config, algorithm) -> int | None:
+  """How many responses to a prompt are scored together, where it is known."""
+  parameters = inspect.signature(algorithm.make_step).parameters
+  if 'group' not in parameters:
+    return getattr(algorithm, 'GROUP', None)
+  return config.algorithm_kw.get('group', parameters['group'].default)
 
 
 def keys_of(kind: str) -> list[str]:
@@ -98,6 +122,11 @@ def _check_endpoint(reward):
   check_timeout(reward.get('timeout', 1.0))
 
 
+def _check_endpoint_judge(reward):
+  _check_judge(reward)
+  _check_endpoint(reward)
+
+
 def _check_length(reward):
   if 'max_length' not in reward or 'cache' not in reward:
     raise ValueError('it needs max_length and cache, in tokens.')
@@ -109,6 +138,7 @@ CHECKS = {
   'checker': _check_checker,
   'judge': _check_judge,
   'endpoint': _check_endpoint,
+  'endpoint_judge': _check_endpoint_judge,
   'length': _check_length,
 }
 

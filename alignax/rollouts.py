@@ -114,22 +114,25 @@ def make_collect(rollout, score_fn, *, group, rounds=1, own=None):
 
   def collect(params, frozen, prompts, key):
     rows, scores, parts = scored(params, frozen, prompts, key, 0)
-    # Of the first round: those that follow have been selected.
+    # Of the first round: how many follow depends on their scores.
     metrics = rewards.summary(scores, parts)
     metrics |= describe(rows, scores, group, own or group)
     if rounds == 1:
       return rows, scores, metrics
-    scores, number = to_host(scores), 1
+    scores, number, others = to_host(scores), 1, []
     while number < rounds and without_signal(scores, group).any():
-      more, more_scores, _ = scored(params, frozen, prompts, key, number)
+      more, more_scores, parts = scored(params, frozen, prompts, key, number)
+      others.append(rewards.summary(more_scores, parts))
       more_scores = to_host(more_scores)
       source = replacements(scores, more_scores, group)
       rows = take_groups(rows, more, source, group)
-      scores = take_groups(scores, more_scores, source, group)
+      # On the host again: of a sharded array a process has its part only.
+      scores = to_host(take_groups(scores, more_scores, source, group))
       number += 1
+    metrics = rewards.with_left_out(metrics, others)
     left = without_signal(scores, group).mean()
     more = {'groups/rounds': float(number), 'groups/dead_left': float(left)}
-    return rows, to_host(scores), metrics | more
+    return rows, scores, metrics | more
 
   return collect
 
@@ -224,6 +227,14 @@ def sequence_kl(rows, ref_logps):
   """Estimate of the KL of every response from the reference, nats, [B]."""
   log_ratios = rows['logps'] - ref_logps
   return jnp.sum(log_ratios, axis=1, where=rows['mask'])
+
+
+def mean_kl(rows, ref_logps, scored):
+  """The mean of `sequence_kl` over the responses with a score, [].
+
+  The others have lost their mask, and would count as having no KL.
+  """
+  return rewards.mean_of(sequence_kl(rows, ref_logps), scored)
 
 
 def best_and_worst(scores, group: int):

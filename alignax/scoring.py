@@ -101,17 +101,16 @@ def load(config, mesh, tokenizer, stack: contextlib.ExitStack) -> Scorer:
     models=merged(m.models for m in made.values()),
     frozen=merged(m.frozen for m in made.values()),
     terms=terms,
-    single=tuple(n for n, r in config.rewards.items() if not _compares(r)),
+    single=tuple(
+      name
+      for name, reward in config.rewards.items()
+      if not reward_checks.compares(reward)
+    ),
   )
 
 
 def _term(score_fn, kw, rows):
   return rewards.Term(score_fn(rows), **kw)
-
-
-def _compares(reward) -> bool:
-  """Whether it holds the responses to one prompt against each other."""
-  return reward.kind == 'judge' and not reward.get('baseline')
 
 
 def _model(name, kw, *, config, mesh, tokenizer, **_) -> Made:
@@ -173,6 +172,17 @@ def _endpoint(name, kw, *, tokenizer, **_) -> Made:
   )
 
 
+def _endpoint_judge(name, kw, *, tokenizer, **_) -> Made:
+  """An endpoint that compares two responses; see `rewards.endpoint`."""
+  del name
+  baseline = kw.pop('baseline', '')
+  prefer = rewards.endpoint_prefer(**kw)
+  score_fn = lambda rows: rewards.endpoint_judge_scores(
+    prefer, tokenizer, rows, baseline=baseline
+  )
+  return Made(score_fn, {}, {})
+
+
 def _length(name, kw, **_) -> Made:
   del name
   score_fn = rewards.overlong_scores(**kw)
@@ -184,5 +194,6 @@ MAKERS = {
   'checker': _checker,
   'judge': _judge,
   'endpoint': _endpoint,
+  'endpoint_judge': _endpoint_judge,
   'length': _length,
 }

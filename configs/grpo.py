@@ -2,7 +2,10 @@ r"""GRPO: no value model, a response is judged beside others to its prompt.
 
   alignax train --config=configs/grpo.py:size=tiny --workdir=runs/grpo
 
-`variant=dapo` or another name in VARIANTS sets what its paper sets.
+`variant=dapo` or another name in VARIANTS sets what its paper sets. `loss=` puts
+another policy loss in the place of the variant's: clipped_policy, cispo, sapo,
+vespo, or the dotted name of your own; what it takes is in `algorithm_kw`.
+`dual_clip=3` bounds the ratio of bad tokens too, where the loss is clipped.
 """
 
 from configs import common
@@ -21,14 +24,14 @@ VARIANTS = {
 
 def get_config(arg=None):
   config, args = common.base(
-    arg, data='', init_from='', reward='', variant='grpo', group=8
-  )
+    arg, data='', init_from='', reward='', variant='grpo', group=8, loss='',
+    dual_clip=0.0,
+  )  # fmt: skip
   common.check_choice('variant', args.variant, VARIANTS)
   config.algorithm = 'alignax.algorithms.grpo'
-  variant = VARIANTS[args.variant]
-  loss = variant.get('loss', 'clipped_policy')
+  variant, loss = variant_of(args.variant, args.loss)
   config.algorithm_kw = (
-    common.loss_kw(loss)
+    common.loss_kw(loss, like='clipped_policy')
     | common.SAMPLING
     | dict(
       group=args.group,
@@ -53,4 +56,17 @@ def get_config(arg=None):
   if args.variant == 'dapo':
     config.algorithm_kw.overlong_cache = config.algorithm_kw.max_new_tokens // 4
   config.data.batch_size *= config.algorithm_kw.rounds
+  if args.dual_clip:
+    common.check_choice('loss', loss, ['clipped_policy'])
+    config.algorithm_kw.dual_clip = args.dual_clip
   return config
+
+
+def variant_of(name: str, loss: str) -> tuple[dict, str]:
+  """What a variant sets, and its loss or the one that is put in its place."""
+  variant = dict(VARIANTS[name])
+  own = variant.pop('loss', 'clipped_policy')
+  if loss and loss != own:
+    for key in common.loss_kw(own):  # Those of a loss that is not there.
+      variant.pop(key, None)
+  return variant, loss or own

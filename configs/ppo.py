@@ -2,6 +2,8 @@ r"""PPO: learn from a reward model, on a KL leash.
 
   alignax train --config=configs/ppo.py:size=tiny --workdir=runs/ppo
 
+`dual_clip=3` bounds the ratio of bad tokens too.
+
 165 CPU-seconds on one core (AMD EPYC), SFT and reward model included; reward
 0.78 -> 1.35, and the gold score stays at 0.39: it is a weak reward model's.
 """
@@ -11,7 +13,7 @@ from configs import common
 
 def get_config(arg=None):
   config, args = common.base(
-    arg, data='', init_from='', reward='', kl_coef=0.05
+    arg, data='', init_from='', reward='', kl_coef=0.05, dual_clip=0.0
   )
   config.algorithm = 'alignax.algorithms.ppo'
   config.algorithm_kw = dict(
@@ -42,6 +44,8 @@ def get_config(arg=None):
     stop_kl=0.0,
     microbatches=1,
   )
+  if args.dual_clip:
+    config.algorithm_kw.dual_clip = args.dual_clip
   config.optimizer.update(
     learning_rate=1e-6, warmup_steps=5, schedule='constant'
   )

@@ -108,6 +108,11 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
     microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `clip_low`, `clip_high`, `cap`, ...
   """
+  if kl_kind == 'k1':
+    raise ValueError(
+      "kl_kind 'k1' has no gradient on average, and this KL is in the loss: "
+      "take 'k2' or 'k3'."
+    )
   policy = models['policy']
   draw = sampling.make_sampling(
     temperature=temperature, top_k=top_k, top_p=top_p, stop_ids=stop_ids
@@ -142,8 +147,9 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
     adv = advantages.group_relative(
       by_prompt(scores), scale=scale, exists=by_prompt(scored)
     )
+    whole = rows
     if mask_truncated:
-      rows |= {'mask': rows['mask'] & rows['finished'][:, None]}
+      rows = rows | {'mask': rows['mask'] & rows['finished'][:, None]}
     batch = {k: rows[k] for k in rollouts.TOKENS}
     batch['advantages'] = adv.reshape(-1)
     metrics = {}
@@ -157,9 +163,8 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
         high=importance_cap,
       )
     if kl_coef:
-      batch['ref_logps'] = read(frozen['ref'], rows)
-      kl = rollouts.sequence_kl(rows, batch['ref_logps'])
-      metrics['objective/kl'] = jnp.mean(kl)
+      ref_logps = batch['ref_logps'] = read(frozen['ref'], whole)
+      metrics['objective/kl'] = rollouts.mean_kl(whole, ref_logps, scored)
     return batch, metrics
 
   def loss_fn(params, frozen, batch, key):

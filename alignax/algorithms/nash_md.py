@@ -76,14 +76,14 @@ def make_step(models, tx, *, score_fn=None, beta=0.1, mixture=0.125,
     _, frozen = join(params, frozen)
     own, other = scores[::2], scores[1::2]
     chance = own if win_probs else jax.nn.sigmoid(own - other)
-    chance = jnp.where(jnp.isfinite(other), chance, jnp.nan)
+    both = jnp.isfinite(own) & jnp.isfinite(other)
+    chance = jnp.where(both, chance, jnp.nan)
     batch = {k: rows[k][::2] for k in rollouts.TOKENS}
     batch, chance, scored = rewards.leave_out(batch, chance)
     batch['win_probs'] = chance
     batch['ref_logps'] = read(frozen['ref'], batch)
-    kl = rollouts.sequence_kl(batch, batch['ref_logps'])
     return batch, {
-      'objective/kl': jnp.mean(kl),
+      'objective/kl': rollouts.mean_kl(batch, batch['ref_logps'], scored),
       'objective/win_prob': rewards.mean_of(chance, scored),
     }
 

@@ -29,6 +29,7 @@ from alignax.models import values_of
 DATA = 'prompts'
 TRAINED = ('policy', 'value')
 FROZEN = ('ref', 'reward')
+GROUP = 1  # Responses to a prompt.
 
 
 def roles(*, shared_value=False, score_fn=None, **_):
@@ -52,8 +53,8 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
               missing_eos_penalty=0.0, score_clip=0.0, whiten_rewards=False,
               whiten_advantages=True, kl_coef=0.05, kl_kind='k1',
               kl_in='reward', target_kl=0.0, kl_horizon=10000, gamma=1.0,
-              lam=0.95, clip=0.2, value_clip=0.2, value_coef=0.1,
-              entropy_coef=0.0, ptx_coef=0.0, shared_value=False, epochs=1,
+              lam=0.95, clip=0.2, dual_clip=0.0, value_clip=0.2,
+              value_coef=0.1, entropy_coef=0.0, ptx_coef=0.0, shared_value=False, epochs=1,
               minibatches=1, stop_kl=0.0, join=train.separate,
               **update_kw):  # fmt: skip
   """Makes `step(state, frozen, prompts, key) -> (state, metrics)`.
@@ -80,6 +81,8 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     kl_horizon: number of responses over which it adapts.
     gamma, lam: of the advantage estimate.
     clip, value_clip: of the policy ratio and of the value.
+    dual_clip: bound on the ratio where the advantage is negative too, see
+      `alignax.clipped_policy_loss`; 0: none.
     value_coef, entropy_coef: weights of the value loss and entropy bonus.
     ptx_coef: weight of the language loss on `prompts['ptx']`, a 'text' batch.
     shared_value: whether the value head sits on the policy itself.
@@ -140,7 +143,12 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     del frozen, key
     logps, values, entropy = read(params, batch, entropy=entropy_coef != 0)
     policy_loss, metrics = losses.clipped_policy_loss(
-      logps, batch['logps'], batch['advantages'], clip_low=clip, clip_high=clip
+      logps,
+      batch['logps'],
+      batch['advantages'],
+      clip_low=clip,
+      clip_high=clip,
+      dual_clip=dual_clip or None,
     )
     if kl_in == 'loss':
       kl = losses.kl_estimate(logps, batch['ref_logps'], kind=kl_kind)
@@ -185,8 +193,12 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
       stop_kl,
     )
     if target_kl:
-      error = jnp.clip(objective['objective/kl'] / target_kl - 1, -0.2, 0.2)
-      coef = coef * (1 + error * len(scores) / kl_horizon)
+      kl = objective['objective/kl']
+      error = jnp.clip(kl / target_kl - 1, -0.2, 0.2)
+      adapted = coef * (1 + error * len(scores) / kl_horizon)
+      # It has no way back from NaN, and is no part of what a skipped update
+      # leaves as it was.
+      coef = jnp.where(jnp.isfinite(kl), adapted, coef)
       state = state.replace(extra={'kl_coef': coef})
     return state, metrics | objective
 

@@ -106,7 +106,9 @@ def make_step(models, tx, *, score_fn=None, group=1, baseline='none',
     if kl_coef:
       batch['ref_logps'] = read(frozen['ref'], rows)
       kl = losses.kl_estimate(rows['logps'], batch['ref_logps'], kind='k1')
-      metrics['objective/kl'] = jnp.mean(jnp.sum(kl, axis=1, where=mask))
+      metrics['objective/kl'] = rollouts.mean_kl(
+        rows, batch['ref_logps'], scored
+      )
     gains = advantages.shaped_rewards(
       scores, kl, mask, kl_coef=kl_coef if kl_in == 'reward' else 0.0
     )

@@ -30,6 +30,7 @@ from alignax import (
 DATA = 'prompts'
 TRAINED = ('policy',)
 FROZEN = ('ref', 'reward')
+GROUP = 1  # Responses to a prompt.
 
 
 def roles(*, kl_coef=0.05, score_fn=None, **_):
@@ -76,13 +77,13 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64, temperature=1.0,
   def estimate(params, frozen, rows, scores, greedy_scores):
     _, frozen = join(params, frozen)
     gained = advantages.remax(scores, greedy_scores)
-    rows, gained, _ = rewards.leave_out(rows, gained)
+    rows, gained, scored = rewards.leave_out(rows, gained)
     batch, mask = {k: rows[k] for k in rollouts.TOKENS}, rows['mask']
     kl, metrics = jnp.zeros(mask.shape), {}
     if kl_coef:
       ref_logps = read(frozen['ref'], rows)
       kl = losses.kl_estimate(rows['logps'], ref_logps, kind='k1')
-      metrics['objective/kl'] = jnp.mean(jnp.sum(kl, axis=1, where=mask))
+      metrics['objective/kl'] = rollouts.mean_kl(rows, ref_logps, scored)
     gains = advantages.shaped_rewards(gained, kl, mask, kl_coef=kl_coef)
     # Returns to go: what was before a token is not its doing.
     batch['advantages'], _ = advantages.gae(
@@ -113,10 +114,11 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64, temperature=1.0,
     rows, scores, seen = collect(state.params, frozen, prompts, sample_key)
     # Nothing is drawn greedily: the key does not matter.
     greedy = greedy_rollout(state.params, frozen, prompts, sample_key)
-    greedy_scores, _ = score_fn(frozen, greedy)
+    greedy_scores, parts = score_fn(frozen, greedy)
+    others = [rewards.summary(greedy_scores, parts)]
     state, metrics = learn(
       state, frozen, rows, scores, greedy_scores, learn_key
     )
-    return state, metrics | seen
+    return state, metrics | rewards.with_left_out(seen, others)
 
   return step

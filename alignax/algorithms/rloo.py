@@ -83,7 +83,7 @@ def make_step(models, tx, *, score_fn=None, group=4, max_new_tokens=64,
     if kl_coef:
       kl = rollouts.sequence_kl(rows, read(frozen['ref'], rows))
       scores -= kl_coef * kl
-      metrics['objective/kl'] = jnp.mean(kl)
+      metrics['objective/kl'] = rewards.mean_of(kl, scored)
     by_prompt = lambda x: x.reshape(-1, group)
     adv = advantages.leave_one_out(by_prompt(scores), exists=by_prompt(scored))
     batch = {k: rows[k] for k in rollouts.TOKENS}

@@ -13,8 +13,13 @@ from alignax.rewards.combine import (
   overlong_scores,
   summary,
   weighted_sum,
+  with_left_out,
 )
-from alignax.rewards.endpoint import endpoint_scores
+from alignax.rewards.endpoint import (
+  endpoint_judge_scores,
+  endpoint_prefer,
+  endpoint_scores,
+)
 from alignax.rewards.host import on_host
 from alignax.rewards.judge import judge_scores, make_prefer
 from alignax.rewards.models import ensemble_scores, reward_model_scores
@@ -25,6 +30,8 @@ __all__ = [
   'Pool',
   'Term',
   'checker_scores',
+  'endpoint_judge_scores',
+  'endpoint_prefer',
   'endpoint_scores',
   'ensemble_scores',
   'judge_scores',
@@ -36,4 +43,5 @@ __all__ = [
   'reward_model_scores',
   'summary',
   'weighted_sum',
+  'with_left_out',
 ]

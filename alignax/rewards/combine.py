@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from alignax import advantages
 from alignax.types import Array, Batch
 
+# Parts that tell which responses a reward has no score for.
+SHARES = ('/failed', '/too_long')
 # (frozen, rows) -> (scores [B], parts {name: [B]})
 ScoreFn = Callable[..., tuple[Array, dict[str, Array]]]
 
@@ -89,6 +91,30 @@ def summary(scores: Array, parts: Mapping[str, Array]) -> dict[str, Array]:
   return means | {'rewards/excluded': jnp.sum(~jnp.isfinite(scores))}
 
 
+def with_left_out(
+  metrics: dict[str, Array], others: list[dict[str, Array]]
+) -> dict[str, Array]:
+  """A summary, which also counts what lacked a score in further batches.
+
+  Rewards are those of the one batch. But a checker that fails in another, as
+  large, is to be seen as well.
+
+  Args:
+    metrics: of `summary`, and more perhaps.
+    others: the summaries of the further batches.
+
+  Returns:
+    The metrics, 'rewards/excluded' being the sum and the shares 'failed' and
+    'too_long' the means over all batches.
+  """
+  every = [metrics, *others]
+  found = {'rewards/excluded': sum(m['rewards/excluded'] for m in every)}
+  for name in metrics:
+    if name.startswith('rewards/') and name.endswith(SHARES):
+      found[name] = sum(m[name] for m in every) / len(every)
+  return metrics | found
+
+
 def leave_out(rows: Batch, scores: Array) -> tuple[Batch, Array, Array]:
   """Rows from which nothing is learned where there is no score.
 
@@ -119,4 +145,8 @@ def _shaped(scores, term):
     scored = jnp.isfinite(scores)
     white = advantages.whiten(scores, scored)
     scores = jnp.where(scored, white, scores)
-  return jnp.clip(scores, -term.clip, term.clip) if term.clip else scores
+  if not term.clip:
+    return scores
+  # What is infinite was not given, and a clip would make it a score.
+  clipped = jnp.clip(scores, -term.clip, term.clip)
+  return jnp.where(jnp.isfinite(scores), clipped, scores)

@@ -1,6 +1,7 @@
 """A judge behind an OpenAI-compatible HTTP endpoint.
 
-It reads a request and a response and writes a number, which is the score.
+It reads a request and a response and writes a number, which is the score; or it
+reads two responses, in both orders, and writes the letter of the better one.
 """
 
 import concurrent.futures
@@ -13,10 +14,17 @@ import time
 import urllib.error
 import urllib.request
 
+import jax
 import numpy as np
 
-from alignax.rewards.host import ScoreTexts
-from alignax.rewards.judge import check_template, question_of
+from alignax.rewards.combine import ScoreFn
+from alignax.rewards.host import ScoreTexts, gathered
+from alignax.rewards.judge import (
+  Prefer,
+  check_template,
+  judge_scores,
+  question_of,
+)
 from alignax.rewards.pool import check_timeout
 
 GRADE = """\
@@ -30,6 +38,21 @@ Request:
 
 Response:
 {response}"""
+CHOOSE = """\
+Below are a request and two responses to it. Decide which response is better: \
+more correct, more helpful, closer to what was asked for. You may explain \
+yourself in a sentence; end with the letter in double brackets, as [[A]] or \
+[[B]].
+
+Request:
+{question}
+
+Response A:
+{first}
+
+Response B:
+{second}"""
+LETTER = r'\[\[\s*([AB])\s*\]\]'
 NUMBER = r'\[\[\s*(-?\d+(?:\.\d+)?)\s*\]\]'
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 REFUSED = (401, 403, 404)  # No use to go on asking.
@@ -77,36 +100,116 @@ def endpoint_scores(
       unless it says itself how long to wait.
     workers: requests at a time.
   """
-  url = check_url(base_url) + '/chat/completions'
   check_template(template, ('question', 'response'))
-  check_timeout(timeout)
+  ask = make_ask(
+    model, base_url, api_key_env, max_tokens=max_tokens, timeout=timeout,
+    retries=retries, backoff=backoff, workers=workers,
+  )  # fmt: skip
   wanted = re.compile(pattern)
 
-  def score(item):
-    row, text = item
-    asked = template.format(question=question_of(row), response=text)
-    body = {
-      'model': model,
-      'messages': [{'role': 'user', 'content': asked}],
-      'max_tokens': max_tokens,
-      'temperature': 0,
-    }
-    reply = post(
-      url, body, os.environ.get(api_key_env, ''),
-      timeout=timeout, retries=retries, backoff=backoff,
-    )  # fmt: skip
-    return number_in(reply, wanted, least, most)
-
   def score_texts(rows, texts):
-    with concurrent.futures.ThreadPoolExecutor(workers) as threads:
-      found = list(threads.map(score, zip(rows, texts)))
-    for why in [x for x in found if isinstance(x, str)][:1]:
-      log.warning('Endpoint %s: %s', url, why)
-    scores = [np.nan if isinstance(x, str) else x for x in found]
-    scores = np.array(scores, np.float32)
+    scores = ask(
+      [
+        template.format(question=question_of(row), response=text)
+        for row, text in zip(rows, texts)
+      ],
+      lambda reply: number_in(reply, wanted, least, most),
+    )
     return scores, {'failed': np.isnan(scores).astype(np.float32)}
 
   return score_texts
+
+
+def endpoint_prefer(
+  *,
+  model: str,
+  base_url: str = '',
+  api_key_env: str = 'OPENAI_API_KEY',
+  template: str = CHOOSE,
+  pattern: str = LETTER,
+  max_tokens: int = 256,
+  timeout: float = 60.0,
+  retries: int = 4,
+  backoff: float = 1.0,
+  workers: int = 8,
+) -> Prefer:
+  """Makes `prefer` (see `judge.make_prefer`) of an endpoint.
+
+  It is asked in both orders: 1 where it prefers the first response in both, ½
+  where it prefers a place. A pair that it gives no readable letter to in one of
+  them has no preference, NaN, and the first is logged.
+
+  Args:
+    template: of what it is asked, with {question}, {first} and {second}.
+    pattern: as for `endpoint_scores`; it finds the letter, A or B.
+    model, base_url, api_key_env, max_tokens, timeout, retries, backoff,
+      workers: as for `endpoint_scores`.
+  """
+  check_template(template)
+  ask = make_ask(
+    model, base_url, api_key_env, max_tokens=max_tokens, timeout=timeout,
+    retries=retries, backoff=backoff, workers=workers,
+  )  # fmt: skip
+  wanted = re.compile(pattern)
+
+  def prefer(frozen, questions, firsts, seconds):
+    del frozen
+    asked = zip(questions, firsts, seconds)
+    swapped = zip(questions, seconds, firsts)
+    texts = [
+      template.format(question=question, first=first, second=second)
+      for question, first, second in (*asked, *swapped)
+    ]
+    # Every host asks its share: an endpoint may answer twice unlike.
+    share = -(-len(texts) // jax.process_count())
+    start = share * jax.process_index()
+    own = ask(texts[start : start + share], lambda x: letter_in(x, wanted))
+    straight, other = np.split(gathered(own, share)[: len(texts)], 2)
+    return (straight + 1 - other) / 2
+
+  return prefer
+
+
+def endpoint_judge_scores(
+  prefer: Prefer, tokenizer, rows, *, baseline: str = ''
+) -> ScoreFn:
+  """`judge_scores` of `endpoint_prefer`: what has no score has failed."""
+  of_judge = judge_scores(prefer, tokenizer, rows, baseline=baseline)
+
+  def score_fn(frozen, batch):
+    scores, _ = of_judge(frozen, batch)
+    return scores, {'failed': np.isnan(scores).astype(np.float32)}
+
+  return score_fn
+
+
+def make_ask(model, base_url, api_key_env, *, max_tokens, timeout, retries,
+             backoff, workers):  # fmt: skip
+  """Makes (texts, read) -> the numbers read from the replies, NaN for none."""
+  url = check_url(base_url) + '/chat/completions'
+  check_timeout(timeout)
+
+  def one(text):
+    body = {
+      'model': model,
+      'messages': [{'role': 'user', 'content': text}],
+      'max_tokens': max_tokens,
+      'temperature': 0,
+    }
+    return post(
+      url, body, os.environ.get(api_key_env, ''),
+      timeout=timeout, retries=retries, backoff=backoff,
+    )  # fmt: skip
+
+  def ask(texts, read):
+    with concurrent.futures.ThreadPoolExecutor(workers) as threads:
+      found = [read(reply) for reply in threads.map(one, texts)]
+    for why in [x for x in found if isinstance(x, str)][:1]:
+      log.warning('Endpoint %s: %s', url, why)
+    numbers = [np.nan if isinstance(x, str) else x for x in found]
+    return np.array(numbers, np.float32)
+
+  return ask
 
 
 def post(url, body, key, *, timeout, retries, backoff) -> dict | str:
@@ -144,23 +247,41 @@ def text_of(error: urllib.error.HTTPError) -> str:
 
 def number_in(reply, pattern: re.Pattern, least, most) -> float | str:
   """The score in an answer, or why there is none."""
-  if isinstance(reply, str):
-    return reply
-  try:
-    text = reply['choices'][0]['message']['content'] or ''
-    found = list(pattern.finditer(text))
-  except (KeyError, IndexError, TypeError):
-    return f'no message in its answer: {reply!r:.200}'
-  if not found:
-    return f'no score in its reply: {text!r:.200}'
-  match = found[-1][1 if pattern.groups else 0]
+  match, text = match_in(reply, pattern)
+  if match is None:
+    return text
   try:
     score = float(match)
-  except (TypeError, ValueError):  # A group that took no part is None.
+  except ValueError:
     return f'{match!r}, which is no number, in its reply: {text!r:.200}'
   if not least <= score <= most:
     return f'a score of {score:g}, not from {least:g} to {most:g}'
   return score
+
+
+def letter_in(reply, pattern: re.Pattern) -> float | str:
+  """Whether the letter in an answer is the first, or why there is none."""
+  match, text = match_in(reply, pattern)
+  if match is None:
+    return text
+  if match.upper() not in ('A', 'B'):
+    return f'{match!r}, which is not A or B, in its reply: {text!r:.200}'
+  return float(match.upper() == 'A')
+
+
+def match_in(reply, pattern: re.Pattern) -> tuple[str | None, str]:
+  """The last match in an answer and its text; or None, and why."""
+  if isinstance(reply, str):
+    return None, reply
+  try:
+    text = reply['choices'][0]['message']['content'] or ''
+    found = list(pattern.finditer(text))
+  except (KeyError, IndexError, TypeError):
+    return None, f'no message in its answer: {reply!r:.200}'
+  match = found[-1][1 if pattern.groups else 0] if found else None
+  if match is None:  # Also of a group that took no part.
+    return None, f'no score in its reply: {text!r:.200}'
+  return match, text
 
 
 def seconds(text: str | None, otherwise: float) -> float:

@@ -54,6 +54,19 @@ class TestWeightedSum:
     np.testing.assert_array_equal(scores, [-2, 1, 2])
     np.testing.assert_array_equal(parts['a'], [-9, 1, 9])
 
+  def test_a_clip_makes_no_score_of_what_is_infinite(self):
+    for standardise in (False, True):
+      scores, parts = combined(
+        4,
+        a=rewards.Term(
+          given(1, np.inf, -np.inf, -1), clip=2.0, standardise=standardise
+        ),
+      )
+      np.testing.assert_array_equal(
+        np.isfinite(scores), [True, False, False, True]
+      )
+      assert rewards.summary(scores, parts)['rewards/excluded'] == 2
+
   def test_standardised_rewards_do_not_know_their_scale(self):
     values = np.array([1.0, 4.0, -2.0, 0.5])
     term = lambda x: rewards.Term(given(*x), standardise=True)
@@ -93,6 +106,21 @@ class TestSummary:
   def test_nothing_was_scored(self):
     found = rewards.summary(np.array([NAN, NAN]), {'a': np.array([NAN, NAN])})
     assert found['rewards/a'] == 0 and found['rewards/excluded'] == 2
+
+
+def test_what_further_batches_left_out():
+  one, two = (
+    rewards.summary(np.array(scores), {'a': scores, 'a/failed': failed})
+    for scores, failed in (
+      (np.array([1.0, NAN]), np.array([0.0, 1.0])),
+      (np.array([NAN, NAN]), np.array([1.0, 1.0])),
+    )
+  )
+  found = rewards.with_left_out(one | {'groups/dead': 1.0}, [two])
+  assert {k: float(v) for k, v in found.items()} == {
+    'rewards/a': 1, 'rewards/a/failed': 0.75, 'rewards/excluded': 3,
+    'groups/dead': 1,
+  }  # fmt: skip
 
 
 def test_leave_out():

@@ -51,6 +51,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
       time.sleep(1.5)
     if 'empty' in asked:
       return self.answer(200, {'choices': []})
+    if 'longer' in asked:  # A judge, unless one of the two has '!'.
+      _, one, two = asked.split('|')
+      letter = 'AB'[len(two) > len(one)] if '!' not in asked else 'A'
+      reply = f'I say [[{letter.lower()}]]' if '?' not in asked else 'Neither'
+      return self.answer(200, {'choices': [{'message': {'content': reply}}]})
     words = asked.split()[-1]
     return self.answer(200, {'choices': [{'message': {'content': words}}]})
 
@@ -199,3 +204,51 @@ def test_settings_that_make_no_sense(kw, match):
   given = dict(model='m', base_url='http://127.0.0.1:9/v1') | kw
   with pytest.raises(ValueError, match=match):
     rewards.endpoint_scores(**given)
+
+
+class TestPairs:
+  KW = dict(
+    model='judge-1', template='longer {question}|{first}|{second}',
+    pattern=r'\[\[([ABab])\]\]', retries=0, timeout=20.0,
+  )  # fmt: skip
+
+  def prefer(self, server, **kw):
+    return rewards.endpoint_prefer(
+      **self.KW | dict(base_url=server.url) | kw
+    )
+
+  def test_both_orders_are_asked(self, server):
+    firsts, seconds = ('xx', 'x', 'x!'), ('y', 'yy', 'y')
+    found = self.prefer(server)({}, ['q'] * 3, firsts, seconds)
+    # The last is preferred for its place alone.
+    np.testing.assert_array_equal(found, [1, 0, 0.5])
+    asked = [body['messages'][0]['content'] for _, body in server.requests]
+    assert {'longer q|xx|y', 'longer q|y|xx'} <= set(asked)
+    assert len(asked) == 6
+
+  def test_without_a_letter_in_one_order_there_is_none(self, server, caplog):
+    found = self.prefer(server)({}, ['q', 'q'], ['xx', 'x?'], ['y', 'y'])
+    np.testing.assert_array_equal(found, [1, np.nan])
+    assert "no score in its reply: 'Neither'" in caplog.text
+
+  def test_what_is_no_letter(self, server, caplog):
+    found = self.prefer(server, pattern='say')({}, ['q'], ['x'], ['y'])
+    assert np.isnan(found[0]) and "'say', which is not A or B" in caplog.text
+
+  def test_its_scores_are_shares_of_wins(self, server, monkeypatch):
+    texts = ['x', 'xx', 'xxx', 'x?']
+    monkeypatch.setattr(
+      'alignax.rewards.judge.texts_of',
+      lambda *_: (texts, [{'prompt': 'q'}] * 4),
+    )
+    score_fn = rewards.endpoint_judge_scores(self.prefer(server), None, [])
+    scores, parts = score_fn({}, {'row': np.zeros(4, np.int32)})
+    np.testing.assert_array_equal(scores, [0, 0.5, 1, np.nan])
+    np.testing.assert_array_equal(parts['failed'], [0, 0, 0, 1])
+
+  def test_the_default_template_asks_for_what_the_pattern_finds(self):
+    reply = lambda text: {'choices': [{'message': {'content': text}}]}
+    wanted = re.compile(endpoint_lib.LETTER)
+    assert endpoint_lib.letter_in(reply('So: [[B]]'), wanted) == 0
+    assert endpoint_lib.letter_in(reply('[[B]], no, [[A]].'), wanted) == 1
+    assert '[[A]]' in endpoint_lib.CHOOSE

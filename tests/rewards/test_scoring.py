@@ -20,7 +20,7 @@ from alignax import (
   run,
   scoring,
 )
-from alignax.algorithms import dpo, grpo, ppo
+from alignax.algorithms import dpo, grpo, nash_md, ppo, reinforce_pp, remax
 from alignax.data import synthetic
 from alignax.evals import samples as samples_eval
 from configs import common, rlvr
@@ -67,6 +67,10 @@ REFUSED = {
   'no model': (dict(kind='endpoint', base_url='http://x'), 'model is missing'),
   'address': (dict(kind='endpoint', model='m', base_url='x'),
               "base_url is 'x'"),
+  'judge template': (
+    dict(kind='endpoint_judge', model='m', base_url='http://x',
+         template='{first}'), 'lacks {question}'),
+  'judge model': (dict(kind='endpoint_judge'), 'model is missing'),
 }  # fmt: skip
 
 
@@ -92,6 +96,60 @@ def test_algorithms_that_do_not_sample_take_none():
     reward_checks.check(config, dpo)
   for algorithm in (ppo, grpo):
     reward_checks.check(config, algorithm)
+
+
+JUDGE = dict(kind='judge', source='runs/lm')
+ENDPOINT_JUDGE = dict(
+  kind='endpoint_judge', model='m', base_url='http://127.0.0.1:9/v1'
+)
+
+
+@pytest.mark.parametrize('judge', [JUDGE, ENDPOINT_JUDGE], ids=['own', 'other'])
+def test_a_judge_has_something_to_compare_with(judge):
+  config = with_rewards(a=judge)
+  for algorithm in (ppo, remax, reinforce_pp):
+    with pytest.raises(ValueError, match='rewards.a compares the responses'):
+      reward_checks.check(config, algorithm)
+  for algorithm in (grpo, nash_md):
+    reward_checks.check(config, algorithm)
+  config.algorithm_kw = dict(group=1)
+  with pytest.raises(ValueError, match='set its baseline to a field'):
+    reward_checks.check(config, grpo)
+  config.algorithm_kw = dict(group=2)
+  reward_checks.check(config, reinforce_pp)
+  reward_checks.check(with_rewards(a=judge | dict(baseline='best')), ppo)
+
+
+def test_an_endpoint_judge_is_made():
+  with loaded(a=ENDPOINT_JUDGE) as scorer:
+    assert callable(scorer.arguments([])['score_fn']) and not scorer.single
+  with loaded(a=ENDPOINT_JUDGE | dict(baseline='best')) as scorer:
+    assert scorer.single == ('a',)
+
+
+class TestVerifiedRewards:
+  def config(self, arg):
+    return rlvr.get_config(f'size=tiny,{arg}')
+
+  def test_several_with_weights(self):
+    config = self.config('reward=number+format:0.2')
+    assert config.rewards.number.weight == 1
+    assert config.rewards.format.weight == 0.2
+    reward_checks.check(config, grpo)
+    assert 'weight' not in self.config('reward=number').rewards.number
+
+  def test_what_is_no_reward_or_weight(self):
+    with pytest.raises(ValueError, match="did you mean 'format'"):
+      self.config('reward=number+formt')
+    with pytest.raises(ValueError, match='give a number'):
+      self.config('reward=number:much')
+
+  def test_variants_of_grpo(self):
+    config = self.config('variant=dapo,loss=cispo')
+    assert config.algorithm_kw.rounds == 3
+    assert config.algorithm_kw.loss == 'cispo'
+    with pytest.raises(ValueError, match="no argument 'variant'"):
+      self.config('algorithm=ppo,variant=dapo')
 
 
 def test_refused_before_anything_is_made(tmp_path, monkeypatch):
@@ -124,7 +182,7 @@ def stored(tmp_path_factory):
 def loaded(**given):
   config = with_rewards(**given)
   mesh = worlds.make_mesh()
-  reward_checks.check(config, ppo)
+  reward_checks.check(config, grpo)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))
     yield scoring.load(config, mesh, TOKENIZER, stack)
