@@ -12,6 +12,7 @@ from alignax.data.fields import (
   prompt_of,
   response_of,
   transcript,
+  with_system,
 )
 from alignax.data.rows import RowError, shorten
 
@@ -97,19 +98,20 @@ def _prompt_and_pair(row: dict):
   """The prompt and the two responses, whichever way they are kept: the prompt
   given or implied by what the responses share, as text or as chat."""
   if is_transcript(row.get('chosen')) and is_transcript(row.get('rejected')):
-    return _shared(transcript(row, 'chosen'), transcript(row, 'rejected'))
+    chosen, rejected = transcript(row, 'chosen'), transcript(row, 'rejected')
+    return _shared(row, chosen, rejected)
   pair = response_of(row, 'chosen'), response_of(row, 'rejected')
   if 'conversations' in row:
     return conversation(row), *pair
   if all(response[0]['role'] != 'assistant' for response in pair):
-    return _shared(*pair)  # Whole conversations; a `prompt` repeats them.
+    return _shared(row, *pair)  # Whole conversations; a `prompt` repeats them.
   if row.get('prompt') is not None:
     return prompt_of(row), *pair
   if 'instruction' in row:
     return instruction(row), *pair
   if isinstance(row['chosen'], str) and isinstance(row['rejected'], str):
     prompt, chosen, rejected = _shared_text(row['chosen'], row['rejected'])
-    split = {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
+    split = row | {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
     return (
       prompt_of(split),
       response_of(split, 'chosen'),
@@ -122,7 +124,7 @@ def _prompt_and_pair(row: dict):
   )
 
 
-def _shared(chosen: list[dict], rejected: list[dict]):
+def _shared(row: dict, chosen: list[dict], rejected: list[dict]):
   """Splits two conversations after the messages that they share."""
   last = min(len(chosen), len(rejected)) - 1
   n = next((i for i in range(last) if chosen[i] != rejected[i]), last)
@@ -133,7 +135,7 @@ def _shared(chosen: list[dict], rejected: list[dict]):
       expected='two conversations that begin with the same prompt',
     )
   return (
-    chosen[:n],
+    with_system(row, chosen[:n]),
     ending_in_response(chosen[n:], 'chosen'),
     ending_in_response(rejected[n:], 'rejected'),
   )

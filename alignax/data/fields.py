@@ -59,21 +59,23 @@ def is_transcript(value) -> bool:
 def conversation(row: dict) -> list[dict]:
   """`messages` or `conversations`, with the system text kept beside it."""
   field = 'messages' if row.get('messages') is not None else 'conversations'
-  messages = chat(row, field)
-  return _system(row, messages) + messages
+  return with_system(row, chat(row, field))
 
 
 def prompt_of(row: dict) -> list[dict]:
-  """`prompt` as messages: a list of them, a transcript, or a user's text."""
+  """`prompt` as messages: a list of them, a transcript, or a user's text.
+
+  The system text may be kept beside it.
+  """
   value = row.get('prompt')
   if isinstance(value, list):
-    return chat(row, 'prompt')
+    return with_system(row, chat(row, 'prompt'))
   if is_transcript(value):
     # It may end with the header of the turn that the model is to write.
     text = value.rstrip().removesuffix('Assistant:').rstrip()
-    return transcript({'prompt': text}, 'prompt')
+    return with_system(row, transcript({'prompt': text}, 'prompt'))
   turn = {'role': 'user', 'content': text_field(row, 'prompt')}
-  return [*_system(row, [turn]), turn]
+  return with_system(row, [turn])
 
 
 def instruction(row: dict) -> list[dict]:
@@ -93,15 +95,15 @@ def instruction(row: dict) -> list[dict]:
       turn = {'role': role, 'content': content}
       turns.append(message(turn, f'history[{i}]'))
   turns.append({'role': 'user', 'content': user})
-  return _system(row, turns) + turns
+  return with_system(row, turns)
 
 
-def _system(row: dict, messages: list[dict]) -> list[dict]:
-  """The system turn of the row's own field, unless there is one already."""
+def with_system(row: dict, messages: list[dict]) -> list[dict]:
+  """The messages after the row's own system text, unless they have one."""
   content = text_field(row, 'system', empty=True)
   if not content or messages[0]['role'] == 'system':
-    return []
-  return [{'role': 'system', 'content': content}]
+    return messages
+  return [{'role': 'system', 'content': content}, *messages]
 
 
 def response_of(row: dict, field: str) -> list[dict]:

@@ -8,9 +8,20 @@ import gzip
 import json
 import pathlib
 
+from alignax.data.messages import is_chat
 from alignax.data.rows import RowError
 
 SUFFIXES = ('.jsonl', '.ndjson', '.json', '.parquet', '.csv', '.tsv', '.txt')
+TABLES = ('.csv', '.tsv')
+# Columns of tables that formats and checkers read as lists,
+LISTS = (
+  'messages', 'conversations', 'history', 'responses', 'completions', 'ranks',
+  'scores', 'instruction_id_list', 'kwargs',
+)  # fmt: skip
+# and those that are text, or messages.
+TEXT_OR_CHAT = (
+  'prompt', 'completion', 'response', 'output', 'chosen', 'rejected',
+)  # fmt: skip
 
 
 def read_file(file: pathlib.Path, suffix: str):
@@ -29,8 +40,8 @@ def read_file(file: pathlib.Path, suffix: str):
 def _read_lines(lines, file: pathlib.Path, suffix: str):
   if suffix in ('.jsonl', '.ndjson'):
     return _read_jsonl(lines, file.name)
-  if suffix in ('.csv', '.tsv'):
-    return _read_csv(lines, '\t' if suffix == '.tsv' else ',')
+  if suffix in TABLES:
+    return _read_csv(lines, file.name, '\t' if suffix == '.tsv' else ',')
   if suffix == '.txt':
     return _read_text(lines.read())
   return _read_json(lines.read(), file)
@@ -85,21 +96,52 @@ def _read_json(text: str, file: pathlib.Path):
   return rows, range(1, len(rows) + 1)
 
 
-def _read_csv(lines, delimiter: str):
+def _read_csv(lines, name: str, delimiter: str):
   csv.field_size_limit(1 << 30)
-  rows = list(csv.DictReader(lines, delimiter=delimiter))
-  rows = [{k: _unquote(v) for k, v in row.items() if k} for row in rows]
-  return rows, range(1, len(rows) + 1)
+  lines = csv.reader(lines, delimiter=delimiter)
+  header, *rows = [cells for cells in lines if cells] or [[]]
+  numbers = range(1, len(rows) + 1)
+  rows = [
+    _table_row(header, cells, f'{name}:{number}')
+    for number, cells in zip(numbers, rows)
+  ]
+  return rows, numbers
 
 
-def _unquote(value: str):
-  """Lists and objects sit in a csv cell as JSON."""
-  if value and value[0] + value[-1] in ('[]', '{}'):
-    try:
-      return json.loads(value)
-    except json.JSONDecodeError:
-      return value
-  return value
+def _table_row(header: list[str], cells: list[str], where: str):
+  """A row by its columns; one of another length says nothing of which cell is
+  whose."""
+  if len(cells) != len(header):
+    return RowError(
+      field='(line)',
+      found=f'{len(cells)} cells',
+      expected=f'{len(header)}, those of {", ".join(header)} (a cell with the '
+      'delimiter in it stands in double quotes)',
+      where=where,
+    )
+  return {column: cell for column, cell in zip(header, cells) if column}
+
+
+def structured(row):
+  """A row of a table whose lists and messages, JSON in a cell, are read.
+
+  They are where a format has them and nowhere else: an answer that is a JSON
+  list is text like any other.
+  """
+  if not isinstance(row, dict):
+    return row
+  return {column: _structured(column, cell) for column, cell in row.items()}
+
+
+def _structured(column: str, cell: str):
+  if column not in (*LISTS, *TEXT_OR_CHAT):
+    return cell
+  try:
+    value = json.loads(cell)
+  except (ValueError, RecursionError):
+    return cell
+  is_list = column in LISTS and isinstance(value, list)
+  return value if is_list or is_chat(value) else cell
 
 
 def _read_text(text: str):

@@ -52,6 +52,20 @@ def message(value, field: str) -> dict:
   return {'role': role, 'content': content, **extra}
 
 
+def is_chat(value) -> bool:
+  """Whether a value is messages, or one of them, rather than other JSON."""
+  turns = value if isinstance(value, list) else [value]
+  spelled = lambda turn: isinstance(turn, dict) and (
+    {'from', 'value'} <= turn.keys()
+    or ('role' in turn and turn.keys() & {'content', 'tool_calls'})
+  )
+  if not turns or not all(map(spelled, turns)):
+    return False
+  roles = [turn.get('role', turn.get('from')) for turn in turns]
+  # One is enough: a misspelled role is to be an error, not text to learn.
+  return any(role in (*ROLES, *_SPELLINGS) for role in roles)
+
+
 def _content(content, field: str, *, role: str, optional: bool) -> str:
   """The text of a message; its parts joined where it comes in parts."""
   if isinstance(content, list):

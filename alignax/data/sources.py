@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from alignax.data import formats
-from alignax.data.files import SUFFIXES, read_file
+from alignax.data.files import SUFFIXES, TABLES, read_file, structured
 from alignax.data.rows import Rows, Source
 
 _WEIGHED = re.compile(r'(?P<path>.+):(?P<weight>\d+(\.\d+)?)')
@@ -27,7 +27,9 @@ def load_rows(
   Args:
     path: a jsonl, json, parquet, csv, tsv or txt file (also `.gz` of the text
       ones); `synthetic:NAME?n=1000&seed=0` for a procedural world; otherwise
-      the name of a data set on the hub or a folder `datasets` can load. A list
+      the name of a data set on the hub or a folder `datasets` can load. Behind
+      it may stand `?split=test`, instead of the argument, and for a data set of
+      several configurations `?name=main`, or `?name=main&split=test`. A list
       of dicts of these arguments, each with a `weight`, is a mixture: batches
       then draw from every source in proportion to its weight. The other
       arguments hold for those that do not say otherwise. `'a.jsonl:3,b.csv:1'`
@@ -55,7 +57,8 @@ def load_rows(
 
 def _load(path: str, format, split, columns, weight=None) -> Source:
   """The rows of one path."""
-  name, rows, numbers = _read(path, split)
+  path, config, split = _query(path, split)
+  name, rows, numbers = _read(path, config, split)
   if not rows:
     raise ValueError(
       f'{path}: no rows'
@@ -64,6 +67,8 @@ def _load(path: str, format, split, columns, weight=None) -> Source:
     )
   if columns:
     rows = [_rename(row, columns) for row in rows]
+  if _suffix(path) in TABLES:
+    rows = [structured(row) for row in rows]
   if format is None:
     first = next((row for row in rows if isinstance(row, dict)), None)
     format = formats.detect(first, name) if first is not None else None
@@ -111,15 +116,40 @@ def _rename(row, columns: Mapping[str, str]):
   return {renamed.get(key, key): value for key, value in row.items()}
 
 
-def _read(path: str, split: str | None):
+def _query(path: str, split: str | None):
+  """A path alone, and the configuration and split that it asks for."""
+  where, mark, query = path.partition('?')
+  whole = path.startswith('synthetic:') or pathlib.Path(path).exists()
+  if whole or not mark:
+    return path, None, split
+  # By hand: '+' and '%' mean something in a split.
+  asked = dict(part.partition('=')[::2] for part in query.split('&'))
+  if unknown := asked.keys() - {'name', 'split'}:
+    raise ValueError(
+      f'{path}: no such file, and {min(unknown)!r} cannot be asked of a path; '
+      'expected name=, split= or both, as in NAME?name=main&split=test'
+    )
+  return where, asked.get('name'), asked.get('split', split)
+
+
+def _suffix(path: str) -> str:
+  """What kind of file it is by its name; '' if it has no suffix."""
+  suffixes = [s for s in pathlib.Path(path).suffixes if s != '.gz']
+  return suffixes[-1] if suffixes else ''
+
+
+def _read(path: str, config: str | None, split: str | None):
   """Name, rows and row numbers of one path."""
   if path.startswith('synthetic:'):
     rows, split = _synthetic(path, split)
     return (path.split('?')[0], *_cut(rows, range(1, len(rows) + 1), split))
-  file = pathlib.Path(path)
-  suffixes = [s for s in file.suffixes if s != '.gz']
-  suffix = suffixes[-1] if suffixes else ''
+  file, suffix = pathlib.Path(path), _suffix(path)
   if file.is_file():
+    if config:
+      raise ValueError(
+        f'{path}?name={config}: a file has no configurations; only a data set '
+        'on the hub has, or a folder'
+      )
     if suffix not in SUFFIXES:
       raise ValueError(
         f'{path}: unknown kind of file {suffix!r}; expected one of '
@@ -131,20 +161,21 @@ def _read(path: str, split: str | None):
     raise FileNotFoundError(
       f'{path}: no such file (working directory {pathlib.Path.cwd()})'
     )
-  rows = _read_hub(path, split)
+  rows = _read_hub(path, config, split)
   return path, rows, range(1, len(rows) + 1)
 
 
-def _read_hub(path: str, split: str | None):
+def _read_hub(path: str, config: str | None, split: str | None):
   import datasets
 
   try:
-    rows = datasets.load_dataset(path, split=split or 'train')
+    rows = datasets.load_dataset(path, config, split=split or 'train')
   except Exception as e:
     raise ValueError(
       f'{path!r}: no such file, and `datasets` cannot load it from the hub '
       f'or its cache ({type(e).__name__}: {e}). Give the path of a file '
-      f'({", ".join(SUFFIXES)}), synthetic:NAME, or a data set on the hub.'
+      f'({", ".join(SUFFIXES)}), synthetic:NAME, or a data set on the hub; '
+      f'{path}?name=CONFIG takes one of several configurations.'
     ) from e
   return rows.to_list()
 

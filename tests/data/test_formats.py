@@ -8,6 +8,7 @@ from alignax import data
 from alignax.data import formats
 
 USER = {'role': 'user', 'content': 'ask'}
+SYSTEM = {'role': 'system', 'content': 'be'}
 GOOD = {'role': 'assistant', 'content': 'good'}
 BAD = {'role': 'assistant', 'content': 'bad'}
 CALL = {'name': 'add', 'arguments': {'a': 1}}
@@ -154,6 +155,52 @@ TOOL = {'name': 'add', 'description': 'adds', 'parameters': {}}
         'rejected': 'bad',
       },
       {'prompt': [USER], 'chosen': [GOOD], 'rejected': [BAD]},
+    ),
+    (
+      'preference',  # The system text beside whole conversations,
+      {'system': 'be', 'chosen': [USER, GOOD], 'rejected': [USER, BAD]},
+      {'prompt': [SYSTEM, USER], 'chosen': [GOOD], 'rejected': [BAD]},
+    ),
+    (
+      'preference',  # that have one of their own,
+      {
+        'system': 'be not',
+        'chosen': [SYSTEM, USER, GOOD],
+        'rejected': [SYSTEM, USER, BAD],
+      },
+      {'prompt': [SYSTEM, USER], 'chosen': [GOOD], 'rejected': [BAD]},
+    ),
+    (
+      'preference',  # beside a prompt that the responses begin with,
+      {
+        'system': 'be',
+        'chosen': 'the sky is blue',
+        'rejected': 'the sky is black',
+      },
+      {
+        'prompt': [SYSTEM, {'role': 'user', 'content': 'the sky is'}],
+        'chosen': [{'role': 'assistant', 'content': 'blue'}],
+        'rejected': [{'role': 'assistant', 'content': 'black'}],
+      },
+    ),
+    (
+      'preference',  # beside transcripts,
+      {
+        'system': 'be',
+        'chosen': '\n\nHuman: ask\n\nAssistant: good',
+        'rejected': '\n\nHuman: ask\n\nAssistant: bad',
+      },
+      {'prompt': [SYSTEM, USER], 'chosen': [GOOD], 'rejected': [BAD]},
+    ),
+    (
+      'completion',  # and beside a prompt of messages.
+      {'system': 'be', 'prompt': [USER], 'completion': 'good'},
+      {'messages': [SYSTEM, USER, GOOD]},
+    ),
+    (
+      'prompts',
+      {'system': 'be', 'prompt': '\n\nHuman: ask\n\nAssistant:'},
+      {'prompt': [SYSTEM, USER]},
     ),
     (
       'rankings',

@@ -41,12 +41,57 @@ def test_every_kind_of_file(tmp_path):
     assert rows.where(3) == f'{path.name}:4'
 
 
-def test_a_csv_cell_may_hold_json(tmp_path):
-  path = tmp_path / 'a.csv'
-  messages = json.dumps([{'role': 'user', 'content': 'a'}])
+def write_csv(path, *lines):
   with open(path, 'w', newline='') as file:
-    csv.writer(file).writerows([['messages'], [messages]])
-  assert data.load_rows(path)[0]['messages'][0]['content'] == 'a'
+    csv.writer(file).writerows(lines)
+  return path
+
+
+def test_a_csv_cell_may_hold_json(tmp_path):
+  chat = [{'from': 'human', 'value': 'a'}]
+  call = {'role': 'assistant', 'tool_calls': [{'name': 'add'}]}
+  ours = {
+    'messages': chat, 'chosen': chat, 'rejected': [call], 'output': call,
+    'responses': ['a', 'b'], 'ranks': [2, 1],
+  }  # fmt: skip
+  path = write_csv(tmp_path / 'a.csv', ours, map(json.dumps, ours.values()))
+  assert data.load_rows(path, format='messages')[0] == ours
+  path = write_csv(tmp_path / 'b.csv', ['chat'], [json.dumps(chat)])
+  rows = data.load_rows(path, columns=dict(messages='chat'))
+  assert rows[0]['messages'] == chat
+
+
+@pytest.mark.parametrize(
+  'answer', ['[1, 2]', '{"a": 1}', '{"from": "EUR", "value": 3}', '[]', '7',
+             '["role"]', '[' * 9999]
+)  # fmt: skip
+def test_an_answer_that_is_json_stays_text(tmp_path, answer):
+  path = write_csv(
+    tmp_path / 'a.csv', ['prompt', 'completion', 'answer'],
+    ['ask', answer, answer],
+  )  # fmt: skip
+  want = {'prompt': 'ask', 'completion': answer, 'answer': answer}
+  assert data.load_rows(path)[0] == want
+
+
+@pytest.mark.parametrize('name, comma', [('a.csv', ','), ('a.tsv', '\t')])
+def test_a_table_row_of_another_length_is_a_bad_one(tmp_path, name, comma):
+  lines = ['prompt,completion', 'a,b', 'Hello, world,hi', '', 'c', 'd,e']
+  path = tmp_path / name
+  path.write_text('\n'.join(lines).replace(',', comma))
+  rows = data.load_rows(path)
+  assert list(rows)[::3] == [
+    {'prompt': 'a', 'completion': 'b'}, {'prompt': 'd', 'completion': 'e'}
+  ]  # fmt: skip
+  for i, found in ((1, 3), (2, 1)):
+    assert isinstance(rows[i], data.RowError)
+    assert str(rows[i]).startswith(f'{name}:{i + 1}: ')
+    assert f'{found} cells, expected 2' in str(rows[i])
+
+
+def test_a_column_without_a_name_is_left_out(tmp_path):
+  path = write_csv(tmp_path / 'a.csv', ['', 'text'], ['0', 'one'])
+  assert list(data.load_rows(path)) == [{'text': 'one'}]
 
 
 def test_a_text_file_is_one_document(tmp_path):
@@ -135,6 +180,59 @@ def test_synthetic_rows_by_name():
 def test_a_folder_that_datasets_can_load(tmp_path):
   (tmp_path / 'train.jsonl').write_text(json.dumps(ROWS[0]) + '\n')
   assert list(data.load_rows(tmp_path)) == ROWS[:1]
+
+
+CARD = """---
+configs:
+- config_name: main
+  data_files: [{split: train, path: a.jsonl}, {split: test, path: b.jsonl}]
+- config_name: other
+  data_files: [{split: train, path: c.jsonl}]
+---
+"""
+
+
+class TestAPathThatAsks:
+  @pytest.fixture
+  def folder(self, tmp_path):
+    """A data set of two configurations, as the hub has them."""
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    for i, name in enumerate('abc'):
+      (folder / f'{name}.jsonl').write_text(json.dumps(ROWS[i]) + '\n')
+    (folder / 'README.md').write_text(CARD)
+    return folder
+
+  @pytest.mark.parametrize('query, row', [
+    ('name=main', 0), ('name=main&split=test', 1), ('name=other', 2),
+    ('split=test&name=main', 1),
+  ])  # fmt: skip
+  def test_for_a_configuration_and_a_split(self, folder, query, row):
+    rows = data.load_rows(f'{folder}?{query}')
+    assert list(rows) == [ROWS[row]] and rows.where(0) == f'{folder}:1'
+
+  def test_in_a_mixture(self, folder, write):
+    other = write(ROWS[5:])
+    rows = data.load_rows(f'{folder}?name=main&split=test:3,{other}:1')
+    assert list(rows) == [ROWS[1], *ROWS[5:]] and rows.weights == [3, 1]
+    parts = [dict(path=f'{folder}?name=main&split=test'), dict(path=other)]
+    rows = data.load_rows(parts, split='train[:1]')
+    assert list(rows) == [ROWS[1], ROWS[5]]
+
+  def test_for_a_part_of_a_file(self, write):
+    rows = data.load_rows(f'{write(ROWS)}?split=[-3:]', split='[:2]')
+    assert list(rows) == ROWS[-3:]
+
+  def test_for_what_there_is_not(self, folder, write):
+    with pytest.raises(ValueError, match=r'set\?name=CONFIG takes one of'):
+      data.load_rows(folder)
+    with pytest.raises(ValueError, match='a file has no configurations'):
+      data.load_rows(f'{write(ROWS)}?name=main')
+    with pytest.raises(ValueError, match="'splt' cannot be asked of a path"):
+      data.load_rows(f'{folder}?splt=test')
+
+  def test_or_has_a_question_mark_in_its_name(self, write):
+    assert list(data.load_rows(write(ROWS, 'a?b=c.jsonl'))) == ROWS
 
 
 @pytest.mark.parametrize(
