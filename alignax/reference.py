@@ -1,5 +1,6 @@
 """Log-probs of the reference, computed once for a whole data set."""
 
+import hashlib
 import pathlib
 
 import jax
@@ -29,25 +30,55 @@ def with_reference(config, algorithm, roles, found, mesh, workdir):
   path = workdir / 'reference.npz'
   sets = {'training': found.batches.examples, 'heldout': found.heldout}
   sets = {name: examples for name, examples in sets.items() if examples}
-  if path.exists():
-    with np.load(path) as stored:
-      logps = dict(stored)
-  else:
+  digests = {f'{name}_digest': digest(rows) for name, rows in sets.items()}
+  logps = load(path, digests)
+  if logps is None:
     logps = {
       name: reference_logps(config, found, examples, mesh, compute, ref)
       for name, examples in sets.items()
     }
-    store(path, logps)
+    store(path, logps | digests)
   for name, examples in sets.items():
     data.attach_ref_logps(examples, logps[name])
   return found
 
 
-def store(path: pathlib.Path, logps: dict[str, np.ndarray]):
-  """Writes them whole or not at all."""
+def digest(examples) -> str:
+  """Of what reference log-probs are of: tokens, and which are learned."""
+  hashed = hashlib.sha256()
+  for example in examples:
+    hashed.update(len(example.tokens).to_bytes(8, 'little'))
+    for tokens, learned in zip(example.tokens, example.learned):
+      hashed.update(len(tokens).to_bytes(8, 'little'))
+      hashed.update(tokens.tobytes() + learned.tobytes())
+  return hashed.hexdigest()
+
+
+def load(path: pathlib.Path, digests: dict[str, str]) -> dict | None:
+  """What is stored of these very examples; None if nothing is.
+
+  The config of a run cannot change, but the file that it names can.
+  """
+  if not path.exists():
+    return None
+  with np.load(path) as stored:
+    found = dict(stored)
+  if all(str(found.get(name)) == value for name, value in digests.items()):
+    return found
+  if jax.process_index() == 0:
+    print(
+      f'{path} is of other data than this: reference log-probs are computed '
+      'anew.',
+      flush=True,
+    )
+  return None
+
+
+def store(path: pathlib.Path, found: dict):
+  """Writes log-probs and digests whole or not at all."""
   if jax.process_index() == 0:
     new = path.with_name('new-reference.npz')
-    np.savez(new, **logps)
+    np.savez(new, **found)
     new.replace(path)
 
 
