@@ -11,6 +11,8 @@ import math
 import re
 import typing
 
+import jax
+
 from alignax import lora, models, sharding, train
 
 # Every key of a config, as in `configs/common.py`; those of `optimizer`,
@@ -45,6 +47,8 @@ KEYS = {
 OPTIONAL = {'data': ('mixture', 'columns')}
 # Of one source in `data.mixture`; arguments of `data.load_rows`.
 SOURCE = ('path', 'weight', 'format', 'split', 'columns')
+# Kinds of data that an algorithm reads besides its DATA.
+OTHER_KINDS = {'alignax.algorithms.reward': ('rankings',)}
 # Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
 GIVEN = (
   'score_fn', 'ema_decay', 'state_sharding', 'axis_name', 'total_steps',
@@ -93,6 +97,7 @@ def check_config(config):
   if config.total_steps < 1:
     raise ValueError(f'total_steps is {config.total_steps}; give at least 1.')
   check_mixture(config.data)
+  check_evals(config)
 
 
 def check_mixture(d):
@@ -111,6 +116,39 @@ def check_mixture(d):
         "dict(path='chats.jsonl', weight=3.0)."
       )
     check_known(source, SOURCE, f'{where}.')
+
+
+def check_evals(config):
+  """Raises for evaluations of nothing, and for a best that is not kept."""
+  d, evals, kept = config.data, config.evals, config.checkpoint
+  if evals.every and not (d.heldout or d.heldout_path or evals.probes.every):
+    raise ValueError(
+      f'evals.every is {evals.every}, but there is nothing to evaluate on: set '
+      'data.heldout or data.heldout_path, or evals.probes.every.'
+    )
+  # With monitor.stop, which keeps the best by its judge, they are compared.
+  if kept.best_metric and not (kept.keep_best or config.monitor.stop):
+    raise ValueError(
+      f'checkpoint.best_metric is {kept.best_metric!r}, but '
+      'checkpoint.keep_best is 0, which keeps none for being the best: set it, '
+      'to 1 say.'
+    )
+
+
+def check_kind(config, algorithm):
+  """Raises for data of a kind that the algorithm does not read."""
+  d, name = config.data, algorithm.__name__
+  kinds = (algorithm.DATA, *OTHER_KINDS.get(name, ()))
+  kind = d.kind or algorithm.DATA
+  if kind not in kinds:
+    raise ValueError(
+      f'data.kind is {kind!r}, but {name} reads {" or ".join(kinds)}.'
+    )
+  if d.turns != 'all' and kind != 'text':
+    raise ValueError(
+      f'data.turns is {d.turns!r}, a choice for data of kind text only; {name} '
+      f"reads {kind}, so leave it at 'all'."
+    )
 
 
 def check_keys(given, function, where: str, but=()):
@@ -185,7 +223,9 @@ def check_lora(config, algorithm):
 
 
 def check_batch(config, algorithm, kw, mesh):
-  """Raises if a batch does not divide over devices and parts of a step."""
+  """Raises if batches are of the wrong kind, or do not divide over devices and
+  parts of a step."""
+  check_kind(config, algorithm)
   size = config.data.batch_size
   rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
   if size % rows:
@@ -208,3 +248,38 @@ def check_batch(config, algorithm, kw, mesh):
       f'data.batch_size is {size}, which does not divide into '
       f'algorithm_kw.rounds = {kw["rounds"]} rounds over {rows} devices.'
     )
+  check_ptx(config, algorithm, kw, rows)
+
+
+def check_ptx(config, algorithm, kw, rows: int):
+  """Raises if pretraining text is not mixed in, or does not divide.
+
+  Args:
+    config: of the run.
+    algorithm: its module.
+    kw: arguments of the algorithm.
+    rows: over how many devices a batch is divided.
+  """
+  d, coef = config.data, kw.get('ptx_coef')
+  if d.ptx_path and not coef:
+    takes = 'ptx_coef' in keywords(algorithm.make_step)
+    why = 'algorithm_kw.ptx_coef is 0, which mixes none of it in'
+    if not takes:
+      why = f'{algorithm.__name__} mixes no text in: it takes no ptx_coef'
+    raise ValueError(f'data.ptx_path is {d.ptx_path!r}, but {why}.')
+  if not coef:
+    return
+  if not d.ptx_path:
+    raise ValueError('algorithm_kw.ptx_coef is set, but data.ptx_path is not.')
+  size = d.ptx_batch_size or d.batch_size
+  parts = kw.get('minibatches', 1) * kw.get('microbatches', 1)
+  for number, what in (
+    (rows, 'data * fsdp devices'),
+    (jax.process_count(), 'hosts'),
+    (parts, 'minibatches and microbatches of algorithm_kw'),
+  ):
+    if size % number:
+      raise ValueError(
+        f'data.ptx_batch_size is {d.ptx_batch_size}, so {size} rows of text '
+        f'are mixed into a step, which do not divide into {number} {what}.'
+      )

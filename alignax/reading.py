@@ -139,11 +139,11 @@ def batch_kw(algorithm, kw: dict, given) -> dict:
 def load_ptx(config, tokenizer) -> tuple[data.Batches, data.Report]:
   """Batches of pretraining text to mix into PPO."""
   d = config.data
-  if not d.ptx_path:
-    raise ValueError('algorithm_kw.ptx_coef is set, but data.ptx_path is not.')
   rows = data.load_rows(d.ptx_path)
   kw = dict(kind='text', length=d.ptx_length or d.length)
-  examples, report = data.prepare(rows, tokenizer, **kw)
+  examples, report = data.prepare(
+    rows, tokenizer, on_bad_row=d.on_bad_row, **kw
+  )
   size = d.ptx_batch_size or d.batch_size
   batches = data.Batches(
     examples,

@@ -9,6 +9,7 @@ import pytest
 from alignax import data, lora, models, reading
 from alignax.data import synthetic
 from alignax.models import adapters
+from configs import common
 
 
 def tokenizer_with(**special):
@@ -76,6 +77,36 @@ class TestTokenizerOf:
     config = self.config(tokenizer='synthetic')
     config.role_from.teacher = str(where)
     assert reading.load_tokenizer(config)
+
+
+class TestLoadPtx:
+  def config(self, tmp_path, on_bad_row):
+    config, _ = common.base()
+    rows = tmp_path / 'rows.jsonl'
+    rows.write_text('{"text": "the cat"}\n' * 9 + '{"text": 3}\n')
+    config.data.update(
+      ptx_path=str(rows), ptx_batch_size=1, length=16, on_bad_row=on_bad_row
+    )
+    return config
+
+  def test_bad_rows_are_skipped_or_raised_as_those_of_the_data(self, tmp_path):
+    tokenizer = synthetic.make_tokenizer()
+    _, report = reading.load_ptx(self.config(tmp_path, 'skip'), tokenizer)
+    assert (report.examples, report.counts['malformed']) == (9, 1)
+    with pytest.raises(data.RowError, match="rows.jsonl:10: field 'text'"):
+      reading.load_ptx(self.config(tmp_path, 'raise'), tokenizer)
+
+
+def test_held_out_rows_may_be_of_a_split_of_their_own(tmp_path):
+  config, _ = common.base()
+  path = tmp_path / 'rows.jsonl'
+  path.write_text(''.join(f'{{"text": "{i}"}}\n' for i in range(9)))
+  config.data.update(path=str(path), split='[:6]')
+  read = lambda *args, **kw: [
+    int(row['text']) for row in reading.read_rows(config.data, *args, **kw)
+  ]
+  assert read(split=config.data.split) == [0, 1, 2, 3, 4, 5]
+  assert read(f'{path}?split=[-3:]') == [6, 7, 8]
 
 
 class TestSplitRows:

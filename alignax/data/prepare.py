@@ -53,7 +53,8 @@ def prepare(
     template: '' for the tokenizer's own chat template, 'chatml', 'alpaca', or
       Jinja text.
     template_kw: more that the template reads, as `enable_thinking=False`.
-    turns: 'all' assistant turns of a conversation are learned, or the 'last'.
+    turns: 'all' assistant turns of a conversation are learned, or the 'last';
+      of kind 'text' only.
     on_bad_row: 'skip' counts and names malformed rows and rows without a
       target; 'raise' stops at the first.
     drop_duplicates: leave out examples with the tokens of an earlier one.
@@ -109,6 +110,11 @@ def _check(kind: str, length: int, turns: str, on_bad_row: str) -> None:
       raise ValueError(
         f'{name} {value!r}: expected one of {", ".join(allowed)}'
       )
+  if turns != 'all' and kind != 'text':
+    raise ValueError(
+      f"turns {turns!r}: a choice for kind 'text' only; with kind {kind!r} "
+      "the prompt ends where learning starts, so leave it at 'all'"
+    )
   if length < 2:
     raise ValueError(f'length {length}: expected at least 2 tokens')
 

@@ -188,6 +188,7 @@ def test_nothing_left_is_an_error(qwen):
     (dict(length=1), 'length 1: expected at least 2'),
     (dict(on_bad_row='drop'), "on_bad_row 'drop': expected one of skip, raise"),
     (dict(turns='first'), "turns 'first'"),
+    (dict(turns='last', kind='pairs'), "for kind 'text' only; with kind 'pai"),
     (dict(format='chat'), "format 'chat' is unknown"),
   ],
 )
