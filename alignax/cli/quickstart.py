@@ -8,6 +8,7 @@ noise, on instructions that no stage was trained on.
 """
 
 import argparse
+import hashlib
 import json
 import pathlib
 import random
@@ -16,8 +17,15 @@ from typing import NamedTuple
 
 from alignax.cli import configs
 
-MODELS = ('base', 'SFT', 'DPO', 'PPO')
+# By model, the stages that it pays for: PPO cannot do without its reward model.
+MODELS = {
+  'base': ('pretrain',),
+  'SFT': ('sft',),
+  'DPO': ('dpo',),
+  'PPO': ('reward', 'ppo'),
+}
 CONFIG = 'configs/quickstart.py:stage={stage},seed={seed}'
+PAIRS = 4500  # Instructions whose two responses annotators compare.
 
 
 class Measured(NamedTuple):
@@ -51,32 +59,28 @@ def tell(workdir: pathlib.Path, seed: int, prompts: int) -> dict:
 
   started = time.monotonic()
   heldout = synthetic.rows('prompts', n=prompts, seed=seed, split='heldout')
-  seconds, found, runs = {}, {}, {}
+  workdir, found, runs = workdir.absolute(), {}, {}
 
-  def stage(name, model, **changes):
-    began = time.monotonic()
-    runs[name] = run_stage(workdir, name, seed, **changes)
-    seconds[model] = time.monotonic() - began
+  def stage(name, **starts):
+    runs[name] = run_stage(workdir, name, seed, **starts)
 
-  stage('pretrain', 'base')
-  stage('sft', 'SFT', init_from=runs['pretrain'])
+  stage('pretrain')
+  stage('sft', init_from=runs['pretrain'])
   for model, name in (('base', 'pretrain'), ('SFT', 'sft')):
     found[model] = measure(runs[name], runs['sft'], heldout, seed)
     say(model, found)
-  pairs = workdir / 'comparisons.jsonl'
+  pairs = workdir / f'{PAIRS}-pairs-of-{pathlib.Path(runs["sft"]).name}.jsonl'
   if not pairs.exists():
-    compare(runs['sft'], pairs, n=4500, seed=seed)
+    compare(runs['sft'], pairs, n=PAIRS, seed=seed)
   start = dict(init_from=runs['sft'], path=str(pairs))
-  stage('reward', 'reward', **start)
-  stage('dpo', 'DPO', **start)
+  stage('reward', **start)
+  stage('dpo', **start)
   found['DPO'] = measure(runs['dpo'], runs['sft'], heldout, seed)
   say('DPO', found)
-  stage('ppo', 'PPO', init_from=runs['sft'], reward=runs['reward'])
+  stage('ppo', init_from=runs['sft'], reward=runs['reward'])
   found['PPO'] = measure(runs['ppo'], runs['sft'], heldout, seed)
   say('PPO', found)
-  # PPO cannot do without its reward model, so it pays for that too.
-  seconds['PPO'] += seconds.pop('reward')
-  rows = [summary(model, found, seconds) for model in MODELS]
+  rows = [summary(model, found, runs) for model in MODELS]
   page = write_report(workdir, rows, found, heldout, runs)
   result = {row['model']: row for row in rows}
   (workdir / 'result.json').write_text(json.dumps(result, indent=2) + '\n')
@@ -86,18 +90,34 @@ def tell(workdir: pathlib.Path, seed: int, prompts: int) -> dict:
 
 
 def run_stage(workdir, name, seed, *, init_from='', reward='', path='') -> str:
-  """Trains one stage in its folder, from the folders of those before."""
-  from alignax import run
+  """Trains one stage, from the folders of those before; returns its own.
+
+  That is named by a digest of its config and of theirs, so that nothing that an
+  earlier try left is taken for what another config would have made.
+  """
+  from alignax import complete, run
 
   config = configs.load(CONFIG.format(stage=name, seed=seed))
-  config.init_from = str(init_from)
-  config.role_from.reward = str(reward)
+  where = workdir / f'{name}-{digest(config, init_from, reward, path)}'
+  config.init_from, config.role_from.reward = init_from, reward
   config.data.path = path or config.data.path
-  if (workdir / name / 'checkpoints' / str(config.total_steps)).exists():
-    return str(workdir / name)  # Done, by an earlier try of this command.
+  if complete.is_complete(where, config.total_steps):
+    print(f'\n{name}: done before, in {where}', flush=True)
+    return str(where)
+  others = [p.name for p in sorted(workdir.glob(f'{name}-*')) if p != where]
+  if others and not where.exists():
+    print(f'\n{name}: another config than that of {", ".join(others)}, or '
+          'another start: trained anew.')  # fmt: skip
   print(f'\n{name}: {describe(config)}', flush=True)
-  run.train(config, workdir / name, load_config=configs.load)
-  return str(workdir / name)
+  run.train(config, where, load_config=configs.load)
+  return str(where)
+
+
+def digest(config, *starts: str) -> str:
+  """Of a config and what it starts from, wherever the workdir is."""
+  names = [pathlib.Path(start).name for start in starts]
+  text = json.dumps([config.to_json(), names])
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def describe(config) -> str:
@@ -182,7 +202,7 @@ def compare(where: str, path: pathlib.Path, *, n: int, seed: int):
   new.replace(path)
 
 
-def summary(model: str, found: dict, seconds: dict) -> dict:
+def summary(model: str, found: dict, runs: dict) -> dict:
   """A row of the table."""
   from alignax.evals import intervals
 
@@ -201,8 +221,18 @@ def summary(model: str, found: dict, seconds: dict) -> dict:
     ),
     'KL to SFT': intervals.bootstrap(own.kl),
     'tokens': sum(own.lengths) / len(own.lengths),
-    'seconds': round(seconds[model]),
+    'seconds': seconds(runs[stage] for stage in MODELS[model]),
   }
+
+
+def seconds(runs) -> int | None:
+  """What training took in all tries; None if a run does not say."""
+  from alignax import metrics
+
+  last = [metrics.read(where)[-1:] for where in runs]
+  if not all(last):
+    return None
+  return round(sum(line['seconds'] for (line,) in last))
 
 
 def say(model: str, found: dict):
@@ -278,6 +308,6 @@ LEAD = (
 )
 NOTE = (
   'On {n} instructions that no stage was trained on, sampled at temperature 1; '
-  '95 % intervals. A tie is half a win. KL in nats a response. The seconds of '
-  'PPO include its reward model.'
+  '95 % intervals. A tie is half a win. KL in nats a response. Seconds are of '
+  'training, compilation included; those of PPO include its reward model.'
 )
