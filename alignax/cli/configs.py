@@ -5,6 +5,7 @@ and the argument string after the colon.
 """
 
 import difflib
+import importlib.util
 import pathlib
 import re
 import sys
@@ -24,11 +25,7 @@ def load(
     ValueError: an unknown key (the nearest is named), a value of another type
       than the key has, or an argument that the config does not take.
   """
-  path, _, _ = source.partition(':')
-  if not pathlib.Path(path).is_file():
-    raise FileNotFoundError(
-      f'There is no config {path}; run this where configs/ is, or give a path.'
-    )
+  source = _find(source)
   # Configs import `configs.common`, and a user's may import their own modules.
   sys.path[:0] = [p for p in ('.',) if p not in sys.path]
   config = _parse(source)
@@ -41,6 +38,30 @@ def load(
       )
     _check_key(match[1], _keys(config))
   return _parse(source, overrides)
+
+
+def _find(source: str) -> str:
+  """'FILE.py:ARGS' of a file that is there, the installed one if need be."""
+  path, colon, args = source.partition(':')
+  if pathlib.Path(path).is_file():
+    return source
+  installed = _installed(pathlib.PurePath(path))
+  if installed is None:
+    raise FileNotFoundError(
+      f'There is no config {path}, neither here nor among those that are '
+      'installed as configs/NAME.py; give the path of a file.'
+    )
+  return f'{installed}{colon}{args}'
+
+
+def _installed(path: pathlib.PurePath) -> pathlib.Path | None:
+  """'configs/NAME.py' in the package `configs`, which is not imported."""
+  if path.parent != pathlib.PurePath('configs'):
+    return None
+  spec = importlib.util.find_spec('configs')
+  folders = spec.submodule_search_locations if spec else None
+  files = (pathlib.Path(folder, path.name) for folder in folders or ())
+  return next((file for file in files if file.is_file()), None)
 
 
 def _parse(source: str, overrides=()) -> ml_collections.ConfigDict:

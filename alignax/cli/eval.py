@@ -91,10 +91,12 @@ def evaluate(config, workdir, samples: int):
     scoring,
     sharding,
   )
+  from alignax.evals import samples as samples_eval
 
   algorithm = assemble.find_algorithm(config.algorithm)
   kw = checks.algorithm_arguments(algorithm, config)
   mesh = sharding.make_mesh(**config.mesh)
+  samples_eval.check(config)
   tokenizer = data.load_tokenizer(workdir)
   with config.unlocked():
     config.model.vocab_size = config.model.get('vocab_size') or len(tokenizer)

@@ -17,6 +17,7 @@ import pathlib
 import sys
 
 NO_TEMPLATE = 'none'
+NEW_TOKENS = 128  # By default, where they fit.
 
 
 def main(argv: list[str]) -> int:
@@ -28,6 +29,8 @@ def main(argv: list[str]) -> int:
   model, params = models.load(args.model, dtype=args.dtype, role=args.role)
   tokenizer = reading.tokenizer_of(args.model)
   prompts = make_prompts(args, rows, tokenizer)
+  if args.max_new_tokens is None:
+    args.max_new_tokens = room(prompts, model.config.max_length)
   with open_output(args) as file:
     responses = draw(args, model, params, tokenizer, prompts)
     for row, response in zip(rows, responses):
@@ -53,7 +56,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
   source.add_argument('--prompt', help='one prompt; its response is printed')
   source.add_argument('--prompts', help='file of rows: jsonl, json, parquet')
   add('--output', help='FILE.jsonl; without it, responses are printed')
-  add('--max_new_tokens', type=int, default=128)
+  add('--max_new_tokens', type=int, help=f'default: {NEW_TOKENS}, or what fits '
+      'after the longest prompt')  # fmt: skip
   add('--temperature', type=float, default=0.0, help='0, the default: greedy')
   add('--top_p', type=float, default=1.0)
   add('--top_k', type=int, default=0, help='0, the default, keeps all')
@@ -117,6 +121,19 @@ def make_prompts(args, rows, tokenizer) -> list[list[int]]:
     on_bad_row='raise',
   )
   return [example.tokens[0].tolist() for example in examples]
+
+
+def room(prompts, max_length: int) -> int:
+  """The default of --max_new_tokens; says so where it is less than usual."""
+  longest = max(map(len, prompts), default=0)
+  fit = min(NEW_TOKENS, max_length - longest)
+  if 0 < fit < NEW_TOKENS:
+    print(
+      f'At most {fit} new tokens: the longest prompt has {longest}, and the '
+      f'max_length of the model is {max_length}.',
+      file=sys.stderr,
+    )
+  return max(fit, 1)  # Where nothing fits, `sampling.generate` names the row.
 
 
 def as_text(template: str, tokenizer) -> bool:

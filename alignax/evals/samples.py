@@ -3,6 +3,7 @@
 A reward model writes nothing; its sample is how it scores held-out candidates.
 """
 
+import difflib
 import functools
 import importlib
 
@@ -10,8 +11,25 @@ import jax
 import numpy as np
 
 from alignax import data, rewards, sampling, sharding, train
+from alignax.losses import lookup
 
 SAMPLES = 3  # Stream of the seed: apart from those of the training loop.
+# Arguments of `draw` that `evals.sampling` may give.
+SAMPLING = ('max_new_tokens', 'temperature', 'top_p')
+
+
+def check(config):
+  """Raises for a key of `evals.sampling`, or an `evals.scorer`, that is none.
+
+  Raises:
+    ValueError: it names the nearest one that there is.
+  """
+  for key in config.evals.sampling:
+    if key not in SAMPLING:
+      raise ValueError(
+        f'evals.sampling.{key} is unknown; {lookup.nearest(key, SAMPLING)}.'
+      )
+  find_scorer(config.evals.scorer)
 
 
 def draw(
@@ -131,15 +149,20 @@ def _kl(policy, params, rows, temperature: float) -> float:
 
 
 def prompt_tokens(example) -> np.ndarray:
-  """What stands before the first learned token, or all of a prompt."""
+  """What stands before the first learned token, or all of a prompt.
+
+  Of raw text that is learned from its first token on, the first quarter: from
+  nothing, nothing is sampled.
+  """
   tokens, learned = example.tokens[0], example.learned[0]
   if not learned.any():
     return tokens
-  return tokens[: int(np.argmax(learned))]
+  start = int(np.argmax(learned)) or max(1, len(tokens) // 4)
+  return tokens[:start]
 
 
 def _read(rows, prompts, tokenizer, examples, sources, scorer):
-  score = _find(scorer)
+  score = find_scorer(scorer)
   samples, scores = [], []
   for i, example in enumerate(examples):
     response = rows['targets'][i][rows['mask'][i]]
@@ -188,8 +211,26 @@ def _score(reward, params, tokenizer, examples, rows):
   return samples, {'score_std': float(np.std(scores))}
 
 
-def _find(name: str):
+def find_scorer(name: str):
+  """The function of a dotted name; None of ''.
+
+  Raises:
+    ValueError: there is no such module, or no such function in it.
+  """
   if not name:
     return None
-  module, function = name.rsplit('.', 1)
-  return getattr(importlib.import_module(module), function)
+  module, _, function = name.rpartition('.')
+  if not module:
+    raise ValueError(
+      f'evals.scorer is {name!r}; give a dotted name, as '
+      'alignax.data.synthetic.gold_score is one.'
+    )
+  try:
+    found = importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    raise ValueError(f'evals.scorer {name!r} is not found: {error}.') from error
+  if not callable(getattr(found, function, None)):
+    close = difflib.get_close_matches(function, dir(found), 1, 0.6)
+    hint = f'; did you mean {module}.{close[0]}?' if close else '.'
+    raise ValueError(f'evals.scorer: no {function!r} in {module}{hint}')
+  return getattr(found, function)

@@ -4,8 +4,9 @@ import pathlib
 
 import pytest
 
-from alignax import checks
+from alignax import checks, run
 from alignax.cli import configs, main
+from alignax.sweeps import plan
 
 WRONG = {
   'a name': ('sft.py:sze=tiny', "no argument 'sze'; did you mean 'size'? "),
@@ -91,3 +92,43 @@ def test_quickstart_takes_the_one_size_that_it_has():
 def test_a_switch(value, means):
   config = configs.load(f'configs/llama3_rounds.py:restart={value}')
   assert config.algorithm_kw.restart is means
+
+
+class TestAwayFromTheRepository:
+  """Configs that are installed are there wherever a command is given."""
+
+  @pytest.fixture(autouse=True)
+  def elsewhere(self, tmp_path, monkeypatch, from_the_root):
+    self.here = configs.load('configs/dpo.py:size=tiny,beta=0.3')
+    monkeypatch.chdir(tmp_path)
+
+  def test_a_config_is_the_installed_one(self):
+    assert configs.load('configs/dpo.py:size=tiny,beta=0.3') == self.here
+
+  def test_stages_are_too(self, tmp_path, monkeypatch):
+    made = []
+    train = lambda stage, *_, **__: made.append(stage)
+    monkeypatch.setattr(run, 'train', train)
+    source = self.here.init_from
+    assert source == 'configs/sft.py:size=tiny'
+    run.run_stages(self.here, tmp_path, configs.load)
+    assert made == [configs.load(source)]
+
+  def test_and_runs_of_sweeps(self):
+    entry = {'config': 'configs/dpo.py:size=tiny'}
+    sft, dpo = plan.make_plan([entry], configs.load)
+    assert dpo.after == {'init_from': sft.id}
+
+  def test_a_file_of_ones_own_comes_first(self, tmp_path):
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs/dpo.py').write_text(
+      'import ml_collections\n'
+      'get_config = lambda: ml_collections.ConfigDict(dict(own=1))\n'
+    )
+    assert configs.load('configs/dpo.py').own == 1
+    assert configs.load('configs/sft.py').algorithm.endswith('.sft')
+
+  @pytest.mark.parametrize('path', ['configs/dpoo.py', 'dpo.py', 'configs', ''])
+  def test_what_is_nowhere_is_named(self, path, capsys):
+    assert main(['train', f'--config={path}', '--workdir=x']) == 1
+    assert f'There is no config {path}, neither' in capsys.readouterr().err

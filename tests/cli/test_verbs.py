@@ -55,6 +55,26 @@ def test_generate_prints_one_response(sft, capsys):
   assert capsys.readouterr().out == first  # Greedy.
 
 
+def test_generate_writes_what_fits_by_default(sft, capsys):
+  args = ['generate', f'--model={sft[0]}', '--prompt=copy : red box']
+  assert main(args) == 0
+  err = capsys.readouterr().err
+  assert err.count('new tokens: the longest prompt has') == 1
+  number = int(err.split('At most ')[1].split()[0])
+  assert 0 < number < 64  # The max_length of its model.
+  assert main([*args, f'--max_new_tokens={number}']) == 0
+  assert 'At most' not in capsys.readouterr().err
+  assert main([*args, f'--max_new_tokens={number + 1}']) == 1
+  assert 'is more than max_length 64' in capsys.readouterr().err
+
+
+def test_generate_names_the_prompt_that_leaves_no_room(sft, capsys):
+  prompt = '--prompt=copy :' + 80 * ' box'
+  assert main(['generate', f'--model={sft[0]}', prompt]) == 1
+  err = capsys.readouterr().err
+  assert 'At most' not in err and 'is more than max_length 64' in err
+
+
 def test_generate_answers_rows_in_order_and_keeps_them(sft, tmp_path):
   workdir, _ = sft
   rows = [
@@ -153,6 +173,12 @@ def test_eval_with_the_config_of_another_algorithm(sft, capsys):
   args = ['--config=configs/dpo.py:size=tiny', f'--workdir={sft[0]}']
   assert main(['eval', *args]) == 1
   assert 'was trained by alignax.algorithms.sft' in capsys.readouterr().err
+
+
+def test_eval_names_a_scorer_that_is_not_there(sft, capsys):
+  assert main(['eval', *sft[1], '--config.evals.scorer=my_lab.score']) == 1
+  err = capsys.readouterr().err
+  assert "'my_lab.score' is not found" in err and 'pip install' not in err
 
 
 def test_export_then_import_changes_no_bit(sft, tmp_path, capsys):
