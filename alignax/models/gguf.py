@@ -59,7 +59,7 @@ def open_file(path: Path) -> Any:
   except ImportError as error:
     raise ImportError(
       'Reading GGUF files needs the package `gguf`: '
-      "pip install 'alignax[gguf]'."
+      "pip install 'alignax[train]'."
     ) from error
   if not Path(path).exists():
     raise FileNotFoundError(f'{path} does not exist.')
