@@ -175,7 +175,7 @@ def make_responses(config, trees, roles, tokenizer, heldout, scorer) -> Probe:
       texts, rows['lengths'], rewards.get('reward'), scores.get('total'),
       group=group,
     )  # fmt: skip
-    return found | {k: x for k, x in means.items() if x is not None}
+    return found | {k: float(x) for k, x in means.items() if x is not None}
 
   return probe
 
