@@ -7,23 +7,26 @@ import numpy as np
 
 from alignax import report
 from alignax.cli import configs
-from alignax.evals.intervals import bootstrap
-from alignax.sweeps import plan
+from alignax.evals.intervals import bootstrap, paired
+from alignax.sweeps import plan, state
 
-WIDTH, HEIGHT, DPI = 7.2, 4.0, 120  # Inches; figures stay below 100 kB.
+WIDTH, HEIGHT, DPI = 7.2, 4.0, 120  # Inches; a figure is under 200 kB.
 ORDER = [f'C{i}' for i in range(10)]
 
 
-def groups(workdir, folder) -> dict[str, list]:
+def groups(workdir, folder, sweep: str = 'sweep.py') -> dict[str, list]:
   """The finished runs of an experiment by name, all seeds together.
 
   Args:
     workdir: where they are; other experiments may have theirs there too.
-    folder: of the experiment, with its `sweep.py`.
+    folder: of the experiment.
+    sweep: the file in it that says which.
   """
   found: dict[str, list] = {}
-  entries = plan.load_sweep(str(pathlib.Path(folder) / 'sweep.py'))
-  runs = report.of_plan(plan.make_plan(entries, configs.load), workdir)
+  entries = plan.load_sweep(str(pathlib.Path(folder) / sweep))
+  planned = plan.make_plan(entries, configs.load)
+  runs = report.of_plan(planned, workdir)
+  print(f'{len(runs)} runs, {minutes(planned, workdir):.1f} minutes in all.')
   finished = [run for run in runs if run.finished]
   if missing := len(runs) - len(finished):
     print(f'{missing} of {len(runs)} runs are not finished, and left out.')
@@ -31,6 +34,12 @@ def groups(workdir, folder) -> dict[str, list]:
     for name in (run.name, *run.also):  # One config may have several.
       found.setdefault(re.sub(r' seed=\d+$', '', name), []).append(run)
   return found
+
+
+def minutes(planned, workdir) -> float:
+  """By the clocks of the runs themselves, one after another."""
+  ran = [state.read(r.directory(workdir), r.total_steps) for r in planned]
+  return sum(status.seconds for status in ran) / 60
 
 
 def last(runs, metric: str) -> np.ndarray:
@@ -48,6 +57,28 @@ def cell(values) -> str:
   return f'{e.mean:.3g}{spread}'
 
 
+def above(runs, baseline, metric: str) -> str:
+  """'+0.01 [-0.02, +0.03]': what runs end above others, seed by seed.
+
+  Raises:
+    ValueError: seeds of the one that the other has not.
+  """
+  ends = [{run.config['seed']: run.last()[metric] for run in group}
+          for group in (runs, baseline)]  # fmt: skip
+  own, others = ends
+  if set(own) != set(others):
+    raise ValueError(
+      f'Differences seed by seed need the same seeds: {sorted(own)} against '
+      f'{sorted(others)}. Finish the sweep.'
+    )
+  return signed([own[seed] for seed in own], [others[seed] for seed in own])
+
+
+def signed(values, baseline) -> str:
+  e = paired(values, baseline)
+  return f'{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]'
+
+
 def table(columns, rows) -> str:
   """Markdown."""
   lines = [columns, ['---'] * len(columns), *rows]
@@ -62,6 +93,16 @@ def of_metrics(named, metrics: dict[str, str]) -> str:
     if any(len(last(runs, metric)) for metric in metrics.values())
   ]
   return table(['run', *metrics], rows)
+
+
+def of_pairs(named, baseline: str, metrics: dict[str, str]) -> str:
+  """What every other group ends above one of them, seed by seed."""
+  rows = [
+    [name, *(above(runs, named[baseline], m) for m in metrics.values())]
+    for name, runs in named.items()
+    if name != baseline
+  ]
+  return table([f'above {baseline}', *metrics], rows)
 
 
 def plot(path, draw, *, x: str, y: str, title: str, size=(WIDTH, HEIGHT)):

@@ -19,9 +19,16 @@ import sys
 import numpy as np
 
 from alignax.evals import monitor
+from alignax.evals.intervals import wilson
 from experiments import figures
 
 PROXY, JUDGE = 'probes/reward', 'probes/total'
+SUMMARY = (
+  'runs', 'turned', 'warned of these', 'after the turn (median)',
+  'gold then', 'kept', 'end of these', 'end of all', 'false alarms',
+)  # fmt: skip
+RUNS = ('run', 'seed', 'turned at', 'warned at', 'then', 'end', 'kept',
+        'proxy, turn to end')  # fmt: skip
 
 
 def main(workdir: str):
@@ -47,21 +54,25 @@ def draw(named, axes):
 
 
 def table(named) -> str:
-  """Markdown, of runs by name: a row a run, and a line for each name."""
-  columns = 'run', 'seed', 'turned at', 'warned at', 'then', 'end', 'kept'
-  rows = [f'| {" | ".join(columns)} |', '|---' * len(columns) + '|']
-  counts = []
-  for name, runs in named.items():
-    found = [measure(run) for run in runs]
-    for seed, turn, warned, *scores in found:
-      cells = (name, seed, shown(turn), shown(warned), *map(score, scores))
-      rows.append('| ' + ' | '.join(str(cell) for cell in cells) + ' |')
-    counts.append(summary(name, found))
-  return '\n'.join([*rows, '', *counts])
+  """Markdown, of runs by name: a row a name and one of all; a row a run."""
+  found = {name: list(map(measure, runs)) for name, runs in named.items()}
+  every = [row for rows in found.values() for row in rows]
+  summaries = [summary(*item) for item in (*found.items(), ('all', every))]
+  rows = [
+    (name, seed, shown(turn), shown(warned), *map(score, scores))
+    for name, measured in found.items()
+    for seed, turn, warned, *scores in measured
+  ]
+  return '\n\n'.join([
+    figures.table(SUMMARY, summaries), figures.table(RUNS, rows)
+  ])  # fmt: skip
 
 
 def measure(run):
-  """Seed, turn, warning; scores then, at the end, and the best up to then."""
+  """Seed, turn, warning; scores then, at the end, and the best up to then.
+
+  And what the proxy rose by from the turn to the end.
+  """
   steps, judge = map(np.array, zip(*run.curve(JUDGE)))
   proxy = [value for _, value in run.curve(PROXY)]
   first = monitor.first_warning(proxy, judge)
@@ -75,19 +86,37 @@ def measure(run):
     None if warned is None else seen[-1],
     judge[-1],
     judge[-1] if warned is None else seen.max(),
+    proxy[-1] - proxy[np.argmax(judge)] if turned else None,
   )
 
 
-def summary(name: str, found) -> str:
+def summary(name: str, found) -> list[str]:
+  """How many turned and were warned of; means over those that were.
+
+  A warning before the turn is false, as one without a turn is: its run counts
+  with those that do not turn.
+  """
   turned = [row for row in found if row[1] is not None]
-  true = [row for row in turned if row[2] is not None and row[2] >= row[1]]
+  early = [row for row in turned if row[2] is not None and row[2] < row[1]]
+  true = [row for row in turned if row[2] is not None and row not in early]
   false = [row for row in found if row[2] is not None and row not in true]
-  late = sorted(row[2] - row[1] for row in true)
-  after = f', {np.median(late):.0f} steps after it (median)' if late else ''
-  return (
-    f'{name}: {len(turned)} of {len(found)} turned; warned of {len(true)} of '
-    f'these{after}; {len(false)} false alarms.'
-  )
+  late = [row[2] - row[1] for row in true]
+  return [
+    name,
+    f'{len(turned)} of {len(found)}',
+    rate(len(true), len(turned)),
+    f'{np.median(late):.0f} updates' if late else '–',
+    *(f'{np.mean([row[i] for row in true]):.2f}' if true else '–'
+      for i in (3, 5, 4)),
+    f'{np.mean([row[4] for row in found]):.2f}',
+    rate(len(false), len(found) - len(turned) + len(early)),
+  ]  # fmt: skip
+
+
+def rate(hits: int, n: int) -> str:
+  """'9 of 10 [0.60, 0.98]', Wilson's interval."""
+  e = wilson(hits, n)
+  return f'{hits} of {n}' + (f' [{e.low:.2f}, {e.high:.2f}]' if n else '')
 
 
 def shown(step) -> str:

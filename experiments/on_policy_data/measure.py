@@ -21,7 +21,9 @@ COLUMNS = {
 def main(workdir: str):
   named = figures.groups(workdir, HERE)
   named = {name: named[name] for name in METHODS}
-  text = figures.of_metrics(named, COLUMNS)
+  text = figures.of_metrics(named, COLUMNS) + '\n\n' + judged(
+    {name: named[name] for name in METHODS[1:]}
+  )
   figures.save_table(HERE, text)
   figures.plot(
     HERE / 'figure.png',
@@ -31,6 +33,20 @@ def main(workdir: str):
     x='KL to the SFT model (nats a response)',
     y='gold score', title='From others\' responses, and from one\'s own',
   )  # fmt: skip
+
+
+def judged(named) -> str:
+  """What the reward model gave on the way, of those that it was asked by."""
+  rows = []
+  for name, runs in named.items():
+    for step, _ in runs[0].curve('probes/reward'):
+      at = [
+        [dict(run.curve(metric))[step] for run in runs]
+        for metric in ('probes/kl_exact', 'probes/reward', 'probes/total')
+      ]
+      rows.append([name, f'{step:.0f}', *map(figures.cell, at)])
+  columns = ['run', 'update', 'KL', 'reward model', 'gold score']
+  return figures.table(columns, rows)
 
 
 if __name__ == '__main__':

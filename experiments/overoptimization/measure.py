@@ -22,17 +22,21 @@ from alignax.cli import quickstart
 from alignax.data import synthetic
 from alignax.evals.samples import TOKENS
 from experiments import figures
+from experiments.overoptimization import fits
 from experiments.overoptimization.sweep import PENALTIES, proxies
 
 HERE = pathlib.Path(__file__).parent
 PROMPTS, N = 128, 64
 GOLD, PROXY, KL = 'probes/total', 'probes/reward', 'probes/kl_exact'
+AGREES = 'heldout/rewards/accuracy'
 
 
 def main(workdir: str):
   named = figures.groups(workdir, HERE)
   path = {name: runs[0].path for name, runs in named.items()}
-  bon = best_of_n(path['sft'], {name: path[name] for name in proxies()})
+  judges = {name: path[name] for name in proxies()}
+  drawn, gold = best_of_n(path['sft'], judges)
+  bon = {name: relative(*points) for name, points in drawn.items()}
   rl = {
     penalty: {
       name: relative(*figures.curve(runs, KL, GOLD))
@@ -46,14 +50,22 @@ def main(workdir: str):
     for name, runs in named.items()
     if name.startswith('dpo on')
   }
+  start = figures.curve(named['dpo on 4,000'], KL, GOLD)[1, 0]
+  log = fits.logarithmic
   text = '\n\n'.join([
-    '**Best-of-N**\n\n' + fits(bon, squared),
-    *(f'**PPO, KL x {p:g}**\n\n' + fits(rl[p], logarithmic) for p in rl),
-    '**DPO**\n\n' + fits(dpo, logarithmic),
+    f'The SFT model: {gold.mean():.3f} under best-of-N, {start:.3f} in the '
+    f'runs; standard error of 256 responses {error_of_pairs(gold):.3f}.',
+    '**Best-of-N**\n\n' + fits.table(bon, fits.squared),
+    *(f'**PPO, KL x {p:g}**\n\n' + fits.table(rl[p], log) for p in rl),
+    '**DPO**\n\n' + fits.table(dpo, log),
     '**The penalty, at the same KL**\n\n' + penalised(rl),
+    '**The proxies**\n\n' + figures.of_metrics(
+      {name: named[name] for name in judges},
+      {'agrees with annotators, held out': AGREES},
+    ),
   ])  # fmt: skip
   figures.save_table(HERE, text)
-  draw('bon.png', bon, squared, 'Best-of-N: gold score')
+  draw('bon.png', bon, fits.squared, 'Best-of-N: gold score')
   for penalty, curves in rl.items():
     proxy = {
       name: relative(*figures.curve(named[f'ppo, KL x {penalty:g}, {name}'],
@@ -61,7 +73,7 @@ def main(workdir: str):
       for name in curves
     }  # fmt: skip
     title = f'PPO, KL penalty x {penalty:g}: gold (lines), proxy (dotted)'
-    draw(f'ppo_{penalty:g}.png', curves, logarithmic, title, proxy)
+    draw(f'ppo_{penalty:g}.png', curves, log, title, proxy)
 
 
 def relative(kl, gold):
@@ -70,8 +82,11 @@ def relative(kl, gold):
   return np.stack([np.maximum(kl, 0.0), gold - gold[0]])
 
 
-def best_of_n(sft, judges) -> dict[str, np.ndarray]:
-  """(KL, gold above the SFT model's) of the best of 1, 2, 4, ... by a proxy."""
+def best_of_n(sft, judges):
+  """By proxy: (KL, gold) of the best of 1, 2, 4, ...; gold of every draw.
+
+  Every proxy judges the same draws.
+  """
   prompts = synthetic.rows('prompts', n=PROMPTS, seed=5, split='heldout')
   model, params = models.load(sft)
   tokenizer = data.load_tokenizer(sft)
@@ -91,11 +106,24 @@ def best_of_n(sft, judges) -> dict[str, np.ndarray]:
     for name, (score, weights) in loaded.items():
       scores[name][:, i] = score(weights, batch)[..., 0]
   numbers = 2 ** np.arange(int(np.log2(N)) + 1)
-  kl = np.log(numbers) - (numbers - 1) / numbers
   return {
-    name: relative(kl, [expected_best(gold, s, n) for n in numbers])
+    name: (kl_of_best(numbers), [expected_best(gold, s, n) for n in numbers])
     for name, s in scores.items()
-  }
+  }, gold
+
+
+def kl_of_best(n):
+  """KL of the best of n to one draw; less where draws repeat each other."""
+  return np.log(n) - (n - 1) / n
+
+
+def error_of_pairs(gold) -> float:
+  """Of a mean over two draws for every prompt: gold scores, [prompts, draws].
+
+  Prompts are taken to be drawn as well.
+  """
+  means = np.stack(np.split(gold, gold.shape[1] // 2, axis=1)).mean(axis=2)
+  return float(np.mean(means.std(axis=1, ddof=1)) / np.sqrt(len(gold)))
 
 
 def expected_best(gold, scores, n: int) -> float:
@@ -113,40 +141,6 @@ def expected_best(gold, scores, n: int) -> float:
     share[k] = left
     left *= (total - k - n) / (total - k - 1) if k < total - 1 else 0.0
   return float(np.mean(ranked @ share))
-
-
-def squared(d):
-  """R = d (a - b d): what a and b are multiplied with."""
-  return np.stack([d, -(d**2)], axis=1)
-
-
-def logarithmic(d):
-  """R = d (a - b log d)."""
-  return np.stack([d, -d * np.log(np.maximum(d, 1e-9))], axis=1)
-
-
-def fit(points, form):
-  """(a, b), the root mean squared error, and R²."""
-  d, gold = np.sqrt(points[0]), points[1]
-  found, *_ = np.linalg.lstsq(form(d), gold, rcond=None)
-  left = gold - form(d) @ found
-  share = 1 - np.sum(left**2) / np.sum((gold - gold.mean()) ** 2)
-  return found, float(np.sqrt(np.mean(left**2))), float(share)
-
-
-def fits(curves, form) -> str:
-  rows = []
-  for name, points in curves.items():
-    (a, b), error, share = fit(points, form)
-    best = int(np.argmax(points[1]))
-    rows.append([
-      name, f'{a:.3f}', f'{b:.3f}', f'{error:.3f}', f'{share:.2f}',
-      f'{points[1, best]:.3f} at {points[0, best]:.2f}',
-      f'{points[1, -1]:.3f} at {points[0, -1]:.2f}',
-    ])  # fmt: skip
-  columns = ['run', 'a', 'b', 'error (rms)', 'R²', 'most gold, at KL',
-             'last gold, at KL']  # fmt: skip
-  return figures.table(columns, rows)
 
 
 def penalised(rl) -> str:
@@ -176,7 +170,7 @@ def draw(name, curves, form, title, proxy=None):
   def fill(axes):
     for color, (label, (kl, gold)) in zip(figures.ORDER, curves.items()):
       d = np.linspace(0, np.sqrt(kl.max()), 60)
-      (found, *_) = fit(np.stack([kl, gold]), form)
+      found, *_ = fits.fit(np.stack([kl, gold]), form)
       axes.plot(d, form(d) @ found, color=color, label=label)
       axes.plot(np.sqrt(kl), gold, '.', color=color)
       if proxy:

@@ -3,7 +3,8 @@
   python -m experiments.preference_losses.measure runs/experiments
 
 DPO's is interpolated between its runs of several betas, and the SFT model.
-Writes table.md and figure.png.
+Of the two losses that have settings of their own, also what the common ones
+come to: runs of `defaults.py`. Writes table.md and figure.png.
 """
 
 import pathlib
@@ -11,8 +12,8 @@ import sys
 
 import numpy as np
 
-from alignax.evals.intervals import paired
 from experiments import figures
+from experiments.preference_losses.sweep import OWN
 
 HERE = pathlib.Path(__file__).parent
 GOLD, KL = 'probes/total', 'probes/kl_exact'
@@ -34,7 +35,11 @@ def main(workdir: str):
     above = '–' if runs in dpo else above_dpo(runs, dpo)
     tokens = figures.cell(figures.last(runs, 'probes/length'))
     rows.append([name, *cells, above, tokens])
-  text = figures.table(columns, rows)
+  common = figures.groups(workdir, HERE, 'defaults.py')
+  text = figures.table(columns, rows) + '\n\n' + figures.of_metrics(
+    {f'{name}, settings of all': common[name] for name in OWN},
+    {'gold score': GOLD, 'KL': KL, 'tokens': 'probes/length'},
+  )
   figures.save_table(HERE, text)
   figures.plot(
     HERE / 'figure.png', lambda axes: frontier(axes, named, dpo),
@@ -71,8 +76,7 @@ def above_dpo(runs, dpo) -> str:
       found.append(gold - np.interp(kl, *known.T))
   if len(found) < len(runs):
     return '–'
-  e = paired(found, np.zeros(len(found)))
-  return f'{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]'
+  return figures.signed(found, np.zeros(len(found)))
 
 
 def frontier(axes, named, dpo):

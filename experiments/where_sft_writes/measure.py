@@ -29,20 +29,19 @@ def main(workdir: str, *real: str):
   names = [f'rank {rank}' if rank else 'all weights' for rank in RANKS]
   named = {name: named[name] for name in names}
   layers = {name: by_layer(runs) for name, runs in named.items()}
-  count = len(layers['all weights'])
+  count = layers['all weights'].shape[1]
   rows = [
-    [name, *(f'{x:.3f}' for x in change)] for name, change in layers.items()
+    [name, *map(figures.cell, change.T)] for name, change in layers.items()
   ]
-  text = figures.of_metrics(named, COLUMNS) + '\n\n' + figures.table(
-    ['change of layer', *map(str, range(count))], rows
-  )
-  curves = dict(layers)
+  text = '\n\n'.join([
+    figures.of_metrics(named, COLUMNS),
+    figures.of_pairs(named, 'all weights', COLUMNS),
+    figures.table(['change of layer', *map(str, range(count))], rows),
+  ])
+  curves = {name: change.mean(axis=0) for name, change in layers.items()}
   if real:
     curves['SmolLM2, all weights'] = change = drift(*real)
-    thirds = [f'{part.mean():.4f}' for part in np.array_split(change, 3)]
-    text += f'\n\nSmolLM2, thirds of its {len(change)} layers: ' + ', '.join(
-      thirds
-    )
+    text += '\n\n' + of_real(change)
   figures.save_table(HERE, text)
 
   def fill(axes):
@@ -57,7 +56,7 @@ def main(workdir: str, *real: str):
 
 
 def by_layer(runs) -> np.ndarray:
-  """Relative change of each layer at the end, mean over runs."""
+  """Relative change of each layer at the end, [runs, layers]."""
   found = []
   for run in runs:
     change = {
@@ -66,7 +65,19 @@ def by_layer(runs) -> np.ndarray:
       if (match := LAYER.match(key))
     }
     found.append([change[i] for i in sorted(change)])
-  return np.mean(found, axis=0)
+  return np.array(found)
+
+
+def of_real(change) -> str:
+  """Thirds of the layers, the least of all and the most, in thousandths."""
+  change = 1000 * np.asarray(change)
+  thirds = [part.mean() for part in np.array_split(change, 3)]
+  ends = [f'{change[i]:.2f} (layer {i})'
+          for i in (change.argmin(), change.argmax())]  # fmt: skip
+  return figures.table(
+    ['SmolLM2, thousandths', 'first third', 'second', 'last', 'least', 'most'],
+    [[f'{len(change)} layers', *(f'{x:.2f}' for x in thirds), *ends]],
+  )
 
 
 def drift(before: str, after: str) -> np.ndarray:
