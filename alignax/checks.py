@@ -47,7 +47,8 @@ KEYS = {
 OPTIONAL = {'data': ('mixture', 'columns')}
 # Of one source in `data.mixture`; arguments of `data.load_rows`.
 SOURCE = ('path', 'weight', 'format', 'split', 'columns')
-# Kinds of data that an algorithm reads besides its DATA.
+# Kinds of data that an algorithm reads besides its DATA, unless its own
+# OTHER_KINDS says so.
 OTHER_KINDS = {'alignax.algorithms.reward': ('rankings',)}
 # Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
 GIVEN = (
@@ -138,7 +139,8 @@ def check_evals(config):
 def check_kind(config, algorithm):
   """Raises for data of a kind that the algorithm does not read."""
   d, name = config.data, algorithm.__name__
-  kinds = (algorithm.DATA, *OTHER_KINDS.get(name, ()))
+  others = getattr(algorithm, 'OTHER_KINDS', OTHER_KINDS.get(name, ()))
+  kinds = (algorithm.DATA, *others)
   kind = d.kind or algorithm.DATA
   if kind not in kinds:
     raise ValueError(

@@ -1,6 +1,7 @@
 """What is refused before anything is loaded: data that a step would not read,
 and settings that would do nothing."""
 
+import importlib
 import types
 
 import jax
@@ -61,6 +62,15 @@ def test_data_that_an_algorithm_reads(source, changes):
 def test_data_that_it_does_not_read(source, changes, match):
   with pytest.raises(ValueError, match=match):
     check(load(source, changes))
+
+
+def test_an_algorithm_of_ones_own_may_read_several_kinds(monkeypatch):
+  own = importlib.import_module('own_algorithm')
+  config = load('sft.py', {'data.kind': 'pairs', 'algorithm': own.__name__})
+  with pytest.raises(ValueError, match='own_algorithm reads text'):
+    checks.check_kind(config, own)
+  monkeypatch.setattr(own, 'OTHER_KINDS', ('pairs',), raising=False)
+  checks.check_kind(config, own)
 
 
 def test_pretraining_text_divides_over_devices_and_hosts(monkeypatch):
