@@ -1,7 +1,6 @@
 """The one training loop. It knows no algorithm."""
 
 import contextlib
-import hashlib
 import pathlib
 
 import jax
@@ -25,8 +24,10 @@ from alignax import (
   reward_checks,
   scoring,
   sharding,
+  stages,
   stopping,
 )
+from alignax.evals import samples
 
 STEPS = 1  # Stream of the seed; `role_params`, `heldout`, `evals` have others.
 
@@ -39,7 +40,7 @@ class Stopped(RuntimeError):
   """The process was asked to stop before a run was complete."""
 
 
-def train(config, workdir, *, load_config=None, stages=None) -> dict:
+def train(config, workdir, *, load_config=None, beside=None) -> dict:
   """Trains what a config describes; goes on where an earlier try ended.
 
   Args:
@@ -47,7 +48,7 @@ def train(config, workdir, *, load_config=None, stages=None) -> dict:
     workdir: of the run; everything it writes is in there.
     load_config: maps 'configs/NAME.py:ARGS' to a config, for roles that start
       from a run of their own.
-    stages: where those runs are made; default: `workdir/stages`.
+    beside: where those runs are made; default: `workdir/stages`.
 
   Returns:
     The last line of metrics.
@@ -69,11 +70,12 @@ def train(config, workdir, *, load_config=None, stages=None) -> dict:
   checks.check_lora(config, algorithm)
   monitoring.check(config)
   probing.check(config, algorithm)
+  samples.check(config)
   if note := complete.ended(workdir):
     print(f'{workdir} ended at step {note["step"]}: {note["reason"]}.')
     return last_line(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  config = run_stages(config, stages or workdir / 'stages', load_config)
+  config = run_stages(config, beside or workdir / 'stages', load_config)
   describe.write_description(config, workdir)
 
   tokenizer = reading.load_tokenizer(config)
@@ -206,38 +208,28 @@ def evaluate_into(writer, config, evaluate, step: int, state, frozen):
   return numbers if numbers and (not best or best in numbers) else None
 
 
-def run_stages(config, stages: pathlib.Path, load_config):
+def run_stages(config, where: pathlib.Path, load_config):
   """Runs the configs that roles start from, once, and points to their runs.
 
   `init_from='configs/sft.py:size=tiny'` names a run instead of a directory: it
-  is made in `stages`, and not again when it is complete there. Stages of stages
+  is made in `where`, and not again when it is complete there. Stages of stages
   are made there too: a policy and its reward model may start from one run.
   """
 
   def resolve(source):
-    if '.py' not in source:
+    if stages.CONFIG not in source:
       return source
     if load_config is None:
       raise ValueError(f'{source} is a config, and nothing here loads configs.')
     stage = load_config(source)
-    digest = hashlib.sha256(stage.to_json().encode()).hexdigest()[:8]
     name = pathlib.Path(source.split(':')[0]).stem
-    directory = stages.absolute() / f'{name}-{digest}'
-    if not complete.is_complete(directory, stage.total_steps):
-      print(f'first: {source} -> {directory}', flush=True)
-      train(stage, directory, load_config=load_config, stages=stages)
-    return str(directory)
+    made = where.absolute() / f'{name}-{stages.digest(stage, load_config)}'
+    if not complete.is_complete(made, stage.total_steps):
+      print(f'first: {source} -> {made}', flush=True)
+      train(stage, made, load_config=load_config, beside=where)
+    return str(made)
 
-  config = config.copy_and_resolve_references()
-  config.init_from = resolve(config.init_from)
-  for role, source in config.role_from.items():
-    config.role_from[role] = resolve(source)
-  for reward in config.rewards.values():
-    if 'source' in reward:
-      reward.source = resolve(reward.source)
-    if 'members' in reward:
-      reward.members = type(reward.members)(map(resolve, reward.members))
-  return config
+  return stages.resolved(config, resolve)
 
 
 def with_ptx(found, start: int, total: int):

@@ -25,7 +25,8 @@ LAYERS = {
   3: (
     'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
     'lora_roles', 'reward_checks', 'scoring', 'sweeps', 'cli',
-    'probing', 'monitoring', 'complete', 'role_params', 'reading',
+    'probing', 'monitoring', 'complete', 'role_params', 'reading', 'stages',
+    'stopping',
   ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_runs import lines, load, losses, train
 
-from alignax import checkpoint, complete, metrics, run
+from alignax import checkpoint, complete, metrics, run, stages
 from alignax.cli import configs
 
 
@@ -115,8 +115,8 @@ class TestStartingFrom:
 def test_stages_of_stages_are_made_once_and_beside_them(tmp_path, monkeypatch):
   made = []
 
-  def train(config, where, *, load_config, stages):
-    run.run_stages(config, stages, load_config)
+  def train(config, where, *, load_config, beside):
+    run.run_stages(config, beside, load_config)
     made.append(where)
 
   monkeypatch.setattr(run, 'train', train)
@@ -131,6 +131,19 @@ def test_stages_of_stages_are_made_once_and_beside_them(tmp_path, monkeypatch):
   assert policy.name.startswith('sft-') and reward.name.startswith('reward-')
   assert {path.parent for path in made} == {tmp_path}
   assert ppo.init_from == str(policy) and ppo.role_from.reward == str(reward)
+
+
+def test_a_stage_whose_own_stage_has_changed_is_another(tmp_path):
+  load = lambda source: {
+    'reward.py': configs.load('configs/reward.py:size=tiny,init_from=sft.py'),
+    'sft.py': sft,
+  }[source]
+  sft = configs.load('configs/sft.py:size=tiny')
+  config = load('reward.py')
+  before = stages.digest(config, load)
+  assert stages.digest(config, load) == before
+  sft.total_steps += 1
+  assert stages.digest(config, load) != before
 
 
 class TestNotFinite:
