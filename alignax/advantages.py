@@ -133,7 +133,7 @@ def group_relative(
     scores: one row for every prompt, [P, G].
     scale: 'group' divides by the std of the group, 'batch' by that of all
       scores, 'none' by nothing.
-    eps: added to the std.
+    eps: added to the std; may be 0.
     exists: bool [P, G]; False where a response was not scored (a checker that
       failed): it is left out of mean and std, and its advantage is zero.
 
@@ -142,13 +142,15 @@ def group_relative(
   """
   scores, exists = _scores(scores, exists)
   mean, var = _moments(scores, exists, axis=1)
-  centred = scores - mean
   scales = {
     'group': lambda: jnp.sqrt(var) + eps,
     'batch': lambda: jnp.sqrt(_moments(scores, exists)[1]) + eps,
-    'none': lambda: 1.0,
+    'none': lambda: jnp.ones(()),
   }
-  return jnp.where(exists, centred / choose('scale', scale, scales)(), 0.0)
+  divisor = choose('scale', scale, scales)()
+  advantages = (scores - mean) / jnp.where(divisor > 0, divisor, 1.0)
+  # The mean of equal scores is them but for rounding, which a small ε blows up.
+  return jnp.where(exists & _differ(scores, exists), advantages, 0.0)
 
 
 def leave_one_out(scores: Array, *, exists: Array | None = None) -> Array:
@@ -221,11 +223,13 @@ def overlong_penalty(lengths: Array, *, max_length: int, cache: int) -> Array:
   Args:
     lengths: tokens of every response, [...].
     max_length: the most tokens that a response may have.
-    cache: over how many of them the penalty grows.
+    cache: over how many of them the penalty grows, at least 1.
 
   Returns:
     [...], in [-1, 0].
   """
+  if cache < 1:
+    raise ValueError(f'cache is {cache}; give at least 1 token.')
   (lengths,) = widened(lengths)
   return -jnp.clip((lengths - (max_length - cache)) / cache, 0.0, 1.0)
 
@@ -239,6 +243,13 @@ def _scores(scores, exists):
   exists = as_bools('exists', exists)
   # A missing score may be NaN, which `where=` alone would let through.
   return jnp.where(exists, scores, 0.0), exists
+
+
+def _differ(scores, exists):
+  """Whether a group has two different scores. [P, G] -> [P, 1]."""
+  kw = dict(axis=1, where=exists, keepdims=True)
+  high = jnp.max(scores, initial=-jnp.inf, **kw)
+  return high > jnp.min(scores, initial=jnp.inf, **kw)
 
 
 def _moments(x, mask, axis=None):

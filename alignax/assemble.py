@@ -38,6 +38,9 @@ def make_optimizer(config, algorithm, kw) -> Any:
     per_step = algorithm.updates_per_step(**kw)
   given = dict(config.optimizer)
   checks.check_keys(given, optim.make_optimizer, 'optimizer')
+  if hasattr(algorithm, 'check_schedule'):
+    schedule = given.get('schedule', 'cosine')
+    algorithm.check_schedule(schedule, config.total_steps, **kw)
   total = config.total_steps * per_step
   return optim.make_optimizer(total_steps=total, **given)
 

@@ -2,8 +2,9 @@
 
 A weighted sum, unlike a masked mean, adds up: over microbatches, devices and
 hosts it gives what one large batch would have given, as long as the weights
-come from the mask of the whole batch. They sum to one (`per_budget`: to at most
-one), and what is masked out has weight 0, also when nothing is left.
+come from the mask of the whole batch. They sum to one (`per_budget`: to the
+used share of `length`, more than one where sequences are longer than that), and
+what is masked out has weight 0, also when nothing is left.
 """
 
 import jax.numpy as jnp

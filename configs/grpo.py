@@ -2,10 +2,11 @@ r"""GRPO: no value model, a response is judged beside others to its prompt.
 
   alignax train --config=configs/grpo.py:size=tiny --workdir=runs/grpo
 
-`variant=dapo` or another name in VARIANTS sets what its paper sets. `loss=` puts
-another policy loss in the place of the variant's: clipped_policy, cispo, sapo,
-vespo, or the dotted name of your own; what it takes is in `algorithm_kw`.
-`dual_clip=3` bounds the ratio of bad tokens too, where the loss is clipped.
+`variant=dapo` or another name in VARIANTS sets what its paper sets. With
+`loss=` another policy loss takes the place of the variant's: clipped_policy,
+cispo, sapo, vespo, or the dotted name of your own; what it takes is in
+`algorithm_kw`. `dual_clip=3` bounds the ratio of bad tokens too, where the loss
+is clipped.
 """
 
 from configs import common

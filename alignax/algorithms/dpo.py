@@ -77,8 +77,14 @@ def make_step(models, tx, *, loss='dpo', average_logps=False, ld_alpha=1.0,
 
 def make_eval(models, *, microbatches=1, by_row=False, ema_decay=0.0,
               nll_coef=0.0, join=train.separate, **loss_kw):  # fmt: skip
-  """Makes `evaluate(params, frozen, batch, key)`: loss, margin, accuracy."""
+  """Makes `evaluate(params, frozen, batch, key)`: loss, margin, accuracy.
+
+  A loss that compares all pairs of a batch sees all of it at once, whatever
+  `microbatches` says.
+  """
   del ema_decay
+  if compares_whole_batches(loss_kw.get('loss', 'dpo')):
+    microbatches = 1
   return train.make_eval(
     make_loss(models['policy'], nll_coef=nll_coef, **loss_kw),
     weigh=make_weigh(nll_coef),

@@ -11,8 +11,9 @@
 One step function: which part of which round it is, the number of the step says.
 All that a round has made is in `state.extra`, so there are no files of data in
 between, and a run that is killed goes on bit for bit, from within a round too.
-Every part is a training of its own: the optimiser begins anew, its schedule
-too.
+Every part is a training of its own: the optimiser begins anew, and with it the
+warm-up; the rate is constant after that, or falls as 'rsqrt'. A schedule with
+an end is refused, as it would begin again in every part and never get there.
 
 See Dubey et al., section 4.1 (https://arxiv.org/abs/2407.21783). There people
 choose what DPO learns from; here it is whatever scores.
@@ -46,6 +47,19 @@ def init_extra(*, params, restart=True, **_):
   copy = lambda: jax.tree.map(jnp.copy, params['policy'])
   names = ('sampler', 'ref') + (('initial',) if restart else ())
   return {name: copy() for name in names}
+
+
+def check_schedule(schedule, total_steps, *, sft_steps=10, dpo_steps=10, **_):
+  """Raises for a schedule that no part is long enough for."""
+  parts = [steps for steps in (sft_steps, dpo_steps) if steps]
+  if schedule in ('constant', 'rsqrt') or total_steps <= parts[0]:
+    return
+  lengths = ' and '.join(map(str, parts))
+  raise ValueError(
+    f'optimizer.schedule is {schedule!r}, over all {total_steps} steps, but '
+    f'the optimiser begins anew in every part of {lengths} steps: take '
+    "'constant' or 'rsqrt'."
+  )
 
 
 def make_step(models, tx, *, score_fn=None, group=4, sft_steps=10, dpo_steps=10,

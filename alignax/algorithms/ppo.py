@@ -54,9 +54,9 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
               whiten_advantages=True, kl_coef=0.05, kl_kind='k1',
               kl_in='reward', target_kl=0.0, kl_horizon=10000, gamma=1.0,
               lam=0.95, clip=0.2, dual_clip=0.0, value_clip=0.2,
-              value_coef=0.1, entropy_coef=0.0, ptx_coef=0.0, shared_value=False, epochs=1,
-              minibatches=1, stop_kl=0.0, join=train.separate,
-              **update_kw):  # fmt: skip
+              value_coef=0.1, entropy_coef=0.0, ptx_coef=0.0,
+              shared_value=False, epochs=1, minibatches=1, stop_kl=0.0,
+              join=train.separate, **update_kw):  # fmt: skip
   """Makes `step(state, frozen, prompts, key) -> (state, metrics)`.
 
   Args:

@@ -15,7 +15,6 @@ See Ahmadian et al., section 3 (https://arxiv.org/abs/2402.14740).
 import functools
 
 import jax
-import jax.numpy as jnp
 
 from alignax import (
   advantages,

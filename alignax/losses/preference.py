@@ -227,7 +227,8 @@ def discopop_loss(
 
 
 def smoothed_loss(margins: Array, label_smoothing: float) -> Array:
-  """-(1 - ε) log σ(z) - ε log σ(-z)."""
+  """-(1 - ε) log σ(z) - ε log σ(-z), for ε in [0, 0.5)."""
+  _check_share('label_smoothing', label_smoothing, lowest_too=True)
   loss = -(1 - label_smoothing) * jax.nn.log_sigmoid(margins)
   return loss - label_smoothing * jax.nn.log_sigmoid(-margins)
 
