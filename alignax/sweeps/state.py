@@ -58,6 +58,8 @@ def read(directory: pathlib.Path, total_steps: int) -> Status:
     status = Status()
   if is_complete(directory, total_steps):
     return status._replace(state=DONE, error='')
+  if status.state == DONE:  # It was: somebody took its checkpoint away.
+    return status._replace(state=WAITING)
   if status.state == RUNNING and not is_locked(directory):
     return status._replace(state=KILLED, error='its machine or process died')
   return status

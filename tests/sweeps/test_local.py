@@ -157,6 +157,19 @@ def test_a_run_whose_machine_died_is_known(write_sweep, runs_of, home):
   assert [s.split()[0] for s in runs_of()['sft'][1]] == ['0', '3']
 
 
+def test_a_run_without_its_last_checkpoint_is_not_done(
+  write_sweep, runs_of, home
+):
+  args = write_sweep(CHAIN)
+  assert main(args) == 0
+  run = runs_of()['dpo beta=0.2'][0]
+  (run.directory(home / 'out') / 'checkpoints' / '4').rmdir()
+  assert main(args) == 0
+  starts = [len(lines) for _, lines in runs_of().values()]
+  assert sorted(starts) == [1, 1, 1, 2]
+  assert len(runs_of()['dpo beta=0.2'][1]) == 2
+
+
 def test_a_lock_is_asked_for_as_nfs_allows(tmp_path, monkeypatch):
   flock = fcntl.flock
 
