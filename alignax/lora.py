@@ -33,6 +33,7 @@ from alignax.types import Array, Params
 LINEAR = r'^layers/(attn|mlp)/\w+/kernel$'  # All projections of all layers.
 BASES = ('float32', *quantize.KINDS)
 BASE = 'base'  # Its role among the frozen ones.
+NO_TARGETS = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Lora:
     rank: of every A B.
     alpha: s = alpha / rank.
     targets: regular expression, searched in paths such as
-      'layers/attn/q/kernel', 'embed/embedding', 'lm_head/embedding'.
+      'layers/attn/q/kernel', 'embed/embedding', 'lm_head/embedding'; or
+      'none': only a value head is learned, on a body that stays as it is.
     dora: also learn the norm of every output's weights (DoRA).
     rslora: s = alpha / √rank, so that the rank may grow.
     base: how the kernels of the base are kept: 'float32', 'bfloat16', 'int8'
@@ -91,6 +93,8 @@ def find_targets(shapes: Params, settings: Lora) -> tuple[str, ...]:
   Raises:
     ValueError: the rule matches nothing, or what cannot be adapted.
   """
+  if settings.targets == NO_TARGETS:
+    return ()
   known = _candidates(shapes)
   found = tuple(path for path in known if re.search(settings.targets, path))
   if not found:

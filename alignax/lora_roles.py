@@ -158,7 +158,13 @@ def load_trained(
     width = base.model.config.width
     head = {'kernel': jnp.zeros((width,)), 'bias': jnp.zeros(())}
     tree = {'value_head': head} | tree
-  return placed(mesh, without_unused(tree, scalar, both_heads))
+  tree = without_unused(tree, scalar, both_heads)
+  if not tree:
+    raise ValueError(
+      f'lora.targets is {base.settings.targets!r}, which leaves role {role!r} '
+      'nothing to learn: that is for reward models.'
+    )
+  return placed(mesh, tree)
 
 
 def load_stored(base: Shared, source: str, role: str) -> Params:

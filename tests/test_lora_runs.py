@@ -11,7 +11,9 @@ from alignax.cli import configs, main
 TINY = dict(
   width=16, depth=1, num_heads=2, num_kv_heads=2, head_dim=8, mlp_width=16,
 )  # fmt: skip
-WORLDS = {'sft': 'demonstrations', 'dpo': 'preferences'}
+WORLDS = {
+  'sft': 'demonstrations', 'dpo': 'preferences', 'reward': 'preferences',
+}  # fmt: skip
 
 
 def rows_of(name, n, split):
@@ -177,3 +179,27 @@ def test_every_algorithm_trains_adapters(name, sft, tmp_path):
     if path in before
   )
   assert all('lora' in p or 'magnitude' in p or 'head' in p for p in after)
+
+
+class TestNoTargets:
+  """A value head alone, on a body that stays as it is."""
+
+  more = '--config.lora.targets=none'
+
+  def test_a_reward_model_is_a_head_on_the_body_of_another(self, tmp_path):
+    start = train('sft', tmp_path / 'sft', '', 2, '--config.lora.rank=0')
+    made = train('reward', tmp_path / 'reward', start, 6, self.more)
+    stored = checkpoint.load_role(made / 'checkpoints', 'reward')
+    assert list(stored) == ['value_head']
+    assert stored['value_head']['kernel'].any()
+    assert losses(made)[-1] < losses(made)[0] - 1e-3
+    _, scored = models.load(made)
+    _, body = models.load(start)
+    kept = models.convert.flatten(body)
+    for name, x in models.convert.flatten(scored).items():
+      if not name.startswith('value_head'):
+        np.testing.assert_array_equal(x, kept[name], err_msg=name)
+
+  def test_a_policy_would_have_nothing_to_learn(self, tmp_path):
+    with pytest.raises(ValueError, match="leaves role 'policy' nothing"):
+      train('sft', tmp_path, '', 2, self.more)
