@@ -91,6 +91,7 @@ class TestWholeStep:
     (dict(loss='sappo'), "did you mean 'sapo'"),
     (dict(average='tokens'), "Unknown average 'tokens'"),
     (dict(importance='yes'), "Unknown importance 'yes'"),
+    (dict(kl_coef=0.1, kl_kind='k1'), "'k1' has no gradient on average"),
   ])  # fmt: skip
   def test_settings_that_make_no_sense(self, kw, match):
     with pytest.raises(ValueError, match=match):
@@ -148,6 +149,13 @@ class TestLoss:
     _, rows = run(15, score_fn=constant, ref=toys.table(9), kl_coef=1.0)
     assert rows[-1]['objective/kl'] < 0.4 * rows[0]['objective/kl']
     assert rows[0]['policy/kl'] > 0
+
+  def test_its_mean_is_over_whole_responses(self):
+    """Those from whose end nothing is learned have one as well."""
+    kw = dict(ref=toys.table(9), kl_coef=0.1, stop_ids=(0,))
+    _, (row,) = run(**kw)
+    _, (other,) = run(mask_truncated=True, **kw)
+    assert row['objective/kl'] == pytest.approx(other['objective/kl'], rel=1e-5)
 
   def test_clip_higher_lets_good_tokens_rise_further(self):
     kw = dict(epochs=4, tx=optax.sgd(8.0))
@@ -276,12 +284,12 @@ class TestDynamicSampling:
   batch = toys.prompts(12)
   policy = toys.table(0)
 
-  def collect(self, dead, *, rounds=3, batch=None):
+  def collect(self, dead, *, rounds=3, batch=None, score_fn=by_row):
     rollout = rollouts.make_rollout(
       MODEL, sampling.make_sampling(), max_new_tokens=N, group=G, rounds=rounds
     )
     collect = rollouts.make_collect(
-      rollout, by_row(dead), group=G, rounds=rounds
+      rollout, score_fn(dead), group=G, rounds=rounds
     )
     rows, scores, metrics = collect(
       {'policy': self.policy}, {}, batch or self.batch, KEY
@@ -320,6 +328,33 @@ class TestDynamicSampling:
     )
     assert metrics['groups/rounds'] == 3
     assert metrics['groups/dead_left'] == 0.5
+
+  def test_every_round_counts_what_has_no_score(self):
+    def failing(dead):
+      def score_fn(frozen, rows):
+        scores, _ = by_row(dead)(frozen, rows)
+        # Prompts 0 and 3 of the first round, 4 and 10 of the second.
+        failed = np.isin(rows['row'], (0, 3, 4, 10))
+        return np.where(failed, np.nan, scores), {'x/failed': failed * 1.0}
+
+      return score_fn
+
+    _, _, metrics = self.collect(lambda row: row < 0, score_fn=failing)
+    assert metrics['groups/rounds'] == 2
+    assert metrics['rewards/excluded'] == 4 * G
+    assert metrics['rewards/x/failed'] == 0.5
+
+  def test_what_is_decided_by_scores_is_decided_on_the_host(self, monkeypatch):
+    seen, replacements = [], rollouts.replacements
+
+    def noting(*given):
+      seen.extend(type(scores) for scores in given[:2])
+      return replacements(*given)
+
+    monkeypatch.setattr(rollouts, 'replacements', noting)
+    _, scores, metrics = self.collect(lambda row: row < 8)
+    assert metrics['groups/rounds'] == 3
+    assert {*seen, type(scores)} == {np.ndarray}
 
   def test_nothing_is_sampled_that_is_not_needed(self):
     _, _, metrics = self.collect(lambda row: row < 0)

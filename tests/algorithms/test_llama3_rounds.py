@@ -8,7 +8,9 @@ import optax
 import pytest
 import toy_models as toys
 
+from alignax import assemble
 from alignax.algorithms import llama3_rounds
+from configs import llama3_rounds as rounds_config
 
 G, BETA, NLL, RATE = 4, 0.5, 0.3, 0.5
 
@@ -104,3 +106,17 @@ def test_settings_that_make_no_sense(kw):
     online.build(llama3_rounds, **kw)
   with pytest.raises(ValueError, match='compares all pairs'):
     online.build(llama3_rounds, loss='aot')
+
+
+@pytest.mark.parametrize('schedule', ['cosine', 'linear', 'wsd'])
+def test_a_schedule_that_no_part_gets_to_the_end_of(schedule):
+  config = rounds_config.get_config('sft_steps=3,dpo_steps=2')
+  make = lambda: assemble.make_optimizer(
+    config, llama3_rounds, dict(config.algorithm_kw)
+  )
+  make()
+  config.optimizer.schedule = schedule
+  with pytest.raises(ValueError, match='anew in every part of 3 and 2 steps'):
+    make()
+  config.total_steps = 3  # There is one part.
+  make()

@@ -117,6 +117,46 @@ def test_missing_scores_do_no_harm(name):
   assert all(np.isfinite(value) for value in row.values())
 
 
+@pytest.mark.parametrize('name', [
+  'dapo', 'rloo', 'reinforce_pp', 'remax', 'nash_md'
+])  # fmt: skip
+def test_the_kl_is_that_of_the_responses_with_a_score(name):
+  """Half of them have none, and no KL of zero for that."""
+
+  def some(frozen, rows):
+    scores, _ = good_tokens(frozen, rows)
+    return np.where(np.arange(len(scores)) % 4 < 2, np.nan, scores), {}
+
+  found, kept, (module, _) = [], [], CASES[name]
+  kw = dict(ref=toys.table(9), max_new_tokens=N)
+  kw |= {} if name == 'nash_md' else dict(kl_coef=0.1)
+  for score_fn in (good_tokens, some):
+    kw['score_fn'] = online.keeping(score_fn, kept)
+    _, (row,) = online.run(module, **kw)
+    found.append(row['objective/kl'])
+  rows = kept[0]
+  logps = online.logps_of(rows)(toys.table(9)['embed']['embedding'])
+  kl = np.asarray(np.sum((rows['logps'] - logps) * rows['mask'], axis=1))
+  lost = np.arange(len(kl)) % 4 < 2
+  own = slice(None, None, 2 if name == 'nash_md' else 1)
+  assert found[0] == pytest.approx(kl[own].mean(), rel=1e-4)
+  assert found[1] == pytest.approx(kl[own][~lost[own]].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize('name', [
+  'rloo', 'reinforce_pp', 'remax', 'raft', 'online_dpo', 'nash_md'
+])  # fmt: skip
+def test_a_batch_of_one_prompt(name):
+  by_place = lambda frozen, rows: (np.arange(len(rows['row'])) + 1.0, {})
+  module, kw = CASES[name]
+  more = dict(score_fn=by_place, max_new_tokens=N, batch=toys.prompts(1))
+  _, (row,) = online.run(module, **kw | more)
+  assert_defined(row)
+  # Of one response, the greedy one has the same score here; and its own tokens
+  # are all there is to whiten.
+  assert row['grad_norm'] > 0 or name in ('remax', 'reinforce_pp')
+
+
 @every
 @pytest.mark.parametrize('empty', ['half', 'all'])
 def test_empty_completions_do_no_harm(name, empty):

@@ -125,6 +125,19 @@ def test_settings_that_make_no_sense(kw, match):
     online.build(online_dpo, **kw)
 
 
+def test_nash_md_leaves_out_what_is_infinite():
+  def some(frozen, rows):
+    scores, _ = online.good_tokens(frozen, rows)
+    scores = np.array(scores)
+    scores[[0, 3]] = np.inf, -np.inf  # Of the policy, and of its opponent.
+    return scores, {}
+
+  _, (rows,), metrics = online.one_update(nash_md, score_fn=some)
+  scores, _ = online.good_tokens(None, rows)
+  chance = 1 / (1 + np.exp(scores[1::2] - scores[::2]))[2:]
+  assert metrics['objective/win_prob'] == pytest.approx(chance.mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize('win_probs', [False, True])
 def test_nash_md_by_hand(win_probs):
   moved, (rows,), metrics = online.one_update(

@@ -31,6 +31,9 @@ CASES = {
                       overlong_cache=4, minibatches=2)),
   'gspo': (grpo, dict(ratio='sequence', clip_low=3e-4, clip_high=4e-4,
                       minibatches=2)),
+  'gmpo': (grpo, dict(ratio='geometric', clip_low=0.4, clip_high=0.4,
+                      minibatches=2)),
+  'sapo': (grpo, dict(loss='sapo', minibatches=2)),
   'cispo': (grpo, dict(loss='cispo', average='token', minibatches=2)),
   'rloo': (rloo, dict()),
   'reinforce_pp': (reinforce_pp, dict(group=4)),
@@ -46,6 +49,7 @@ CASES = {
   'llama3_rounds': (
     llama3_rounds, dict(sft_steps=6, dpo_steps=6, restart=False)
   ),
+  'llama3_rounds-restart': (llama3_rounds, dict(sft_steps=6, dpo_steps=6)),
 }  # fmt: skip
 
 
@@ -129,7 +133,10 @@ CONFIGS = (
   *(f'grpo.py:variant={name}' for name in ('grpo', 'dr_grpo', 'dapo', 'gspo')),
   *(f'grpo.py:variant={name}' for name in ('gmpo', 'cispo', 'sapo')),
   'rloo.py', 'reinforce_pp.py', 'reinforce_pp.py:variant=baseline',
-  'remax.py', 'raft.py', 'online_dpo.py', 'online_dpo.py:loss=ipo',
+  'grpo.py:loss=vespo', 'grpo.py:variant=dapo,loss=sapo',
+  'grpo.py:variant=sapo,loss=clipped_policy',
+  'remax.py', 'raft.py', 'raft.py:min_score=0.5',
+  'online_dpo.py', 'online_dpo.py:loss=ipo',
   'online_dpo.py:variant=iterative', 'online_dpo.py:variant=xpo',
   'online_dpo.py:variant=nash_md', 'llama3_rounds.py',
 )  # fmt: skip
@@ -151,6 +158,23 @@ def test_a_config_gives_what_its_algorithm_takes(source, size):
     given += checks.keywords(algorithm.find_loss(kw['loss']))
   fixed = (*checks.GIVEN, 'dual_clip')
   assert set(given) - set(kw) <= set(fixed)
+
+
+@pytest.mark.parametrize('source', ['grpo.py', 'ppo.py'])
+def test_a_dual_clip_is_a_key_where_it_is_asked_for(source):
+  assert 'dual_clip' not in configs.load(f'configs/{source}').algorithm_kw
+  config = configs.load(f'configs/{source}:dual_clip=3')
+  algorithm = assemble.find_algorithm(config.algorithm)
+  assert checks.algorithm_arguments(algorithm, config)['dual_clip'] == 3
+  with pytest.raises(ValueError, match='loss=cispo'):
+    configs.load('configs/grpo.py:loss=cispo,dual_clip=3')
+
+
+def test_a_least_score_is_set_on_the_command_line():
+  config = configs.load(
+    'configs/raft.py', ['--config.algorithm_kw.min_score=0.5']
+  )
+  assert config.algorithm_kw.min_score == 0.5
 
 
 @pytest.mark.parametrize('kw, match', [

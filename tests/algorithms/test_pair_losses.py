@@ -50,6 +50,13 @@ def pair_losses(name, own, ref, **kw):
   return np.asarray(loss(*own.T, *ref.T, **kw)[0])
 
 
+@pytest.mark.parametrize('by_row', [False, True])
+def test_what_compares_whole_batches_is_evaluated_whole(by_row):
+  whole = evaluate(loss='aot', by_row=by_row)
+  parts = evaluate(loss='aot', by_row=by_row, microbatches=4)
+  np.testing.assert_allclose(whole['loss'], parts['loss'], rtol=1e-6)
+
+
 def test_all_that_are_asked_for_are_found():
   assert set(NAMES) >= ASKED
 

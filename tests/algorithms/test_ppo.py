@@ -188,6 +188,28 @@ class TestWithoutAScore:
     assert row['objective/score'] == pytest.approx(half, rel=1e-5)
 
 
+  def test_a_coefficient_that_adapts_survives_what_is_not_a_number(self):
+    step, state, frozen = build(target_kl=1.0, kl_coef=0.3)
+    bad = jax.tree.map(lambda x: np.full_like(x, np.nan), frozen)
+    state, metrics = step(state, bad, toys.prompts(), KEY)
+    assert metrics['skipped'] == 1 and not np.isfinite(metrics['objective/kl'])
+    assert float(state.extra['kl_coef']) == pytest.approx(0.3)
+    state, _ = step(state, frozen, toys.prompts(), KEY)
+    assert 0 < float(state.extra['kl_coef']) < 0.3  # It is below the target.
+
+  def test_a_batch_of_one(self):
+    _, (row,) = run(batch=toys.prompts(1))
+    assert row['skipped'] == 0 and row['grad_norm'] > 0
+    assert all(np.isfinite(x) for x in row.values())
+
+  def test_bad_tokens_may_have_a_bound_of_their_own(self):
+    kw = dict(epochs=4, tx=optax.sgd(8.0), clip=0.2, max_new_tokens=3)
+    free, bound = (
+      run(dual_clip=dual_clip, **kw)[1][0]['loss'] for dual_clip in (0.0, 1.25)
+    )
+    assert bound < free
+
+
 class TestKL:
   @pytest.mark.parametrize('kw', [
     dict(kl_in='reward', kl_kind='k1'),

@@ -41,11 +41,13 @@ def test_a_greedy_response_without_a_score_leaves_its_prompt_out():
     calls.append(1)
     if len(calls) == 2:
       scores = np.where(np.arange(16) < 8, np.nan, scores)
-    return scores, {}
+    return scores, {'x/failed': np.isnan(scores)}
 
-  moved, (rows, greedy), _ = online.one_update(
+  moved, (rows, greedy), metrics = online.one_update(
     remax, kl_coef=0.0, score_fn=score_fn
   )
+  assert metrics['rewards/excluded'] == 8
+  assert metrics['rewards/x/failed'] == 8 / 32
   scores, base = (online.good_tokens(None, x)[0] for x in (rows, greedy))
   mask = rows['mask'] & (np.arange(16) >= 8)[:, None]
   loss = lambda logps: -jnp.sum(mask * (scores - base)[:, None] * logps) / 8

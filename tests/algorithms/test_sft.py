@@ -53,6 +53,25 @@ def test_every_conversation_alike(model, params, nll):
   assert abs(found - evaluate(model, params)) > 1e-4
 
 
+@pytest.mark.parametrize('kw', [dict(label_smoothing=0.1), dict(z_loss=0.01)])
+def test_smoothing_and_z_loss_of_a_step(model, params, kw):
+  given = (BATCH[k] for k in ('inputs', 'segments', 'positions'))
+  logits = np.asarray(jax.jit(model.logits)(params, *given))
+  logz = np.log(np.exp(logits).sum(-1))
+  logps = logits - logz[..., None]
+  right = np.take_along_axis(logps, BATCH['targets'][..., None], -1)[..., 0]
+  share = kw.get('label_smoothing', 0.0)
+  loss = -(1 - share) * right - share * logps.mean(-1)
+  loss = loss + kw.get('z_loss', 0.0) * logz**2
+  tx = optax.sgd(0.0)
+  step = sft.make_step({'policy': model}, tx, **kw)
+  own = {'policy': jax.tree.map(jnp.copy, params)}  # The step donates it.
+  _, metrics = step(train.init_state(own, tx), {}, BATCH, KEY)
+  want = loss[BATCH['mask']].mean()
+  assert float(metrics['loss']) == pytest.approx(want, abs=1e-5)
+  assert abs(want + right[BATCH['mask']].mean()) > 1e-3
+
+
 def test_an_unknown_average(model):
   with pytest.raises(ValueError, match="'token' or 'sequence'"):
     sft.make_step({'policy': model}, optax.sgd(0.1), average='tokens')

@@ -80,6 +80,20 @@ def test_bfloat16_gives_float32():
     chex.assert_type(jax.tree.leaves(result), jnp.float32)
 
 
+# A rounding of the inputs is no rounding of what is computed from them.
+@pytest.mark.parametrize('name', [
+  'dpo_loss', 'ipo_loss', 'simpo_loss', 'kto_loss', 'clipped_policy_loss',
+  'nll_loss', 'kl_k3', 'forward_kl_loss',
+])  # fmt: skip
+def test_bfloat16_has_the_value_of_the_same_numbers_in_float32(name):
+  grid = np.array(list(itertools.product(EXTREMES, repeat=4)), np.float32)
+  narrow = [jnp.asarray(x, jnp.bfloat16) for x in grid.T]
+  found = jax.jit(CALLS[name])(*narrow)
+  wide = jax.jit(CALLS[name])(*(x.astype(jnp.float32) for x in narrow))
+  chex.assert_tree_all_finite(found)
+  chex.assert_trees_all_close(found, wide, rtol=1e-6, atol=1e-6)
+
+
 class Variants(chex.TestCase, parameterized.TestCase):
   @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
   def test_all_losses(self):

@@ -39,12 +39,13 @@ class TestPairs:
     close(metrics['rewards/margin'], 1.0)
     close(metrics['rewards/accuracy'], 1.0)
 
-  def test_half_smoothing_does_not_tell_the_two_apart(self):
-    a, b = random(2, 5)
-    zero = jnp.zeros(5)
-    one, _ = ax.dpo_loss(a, b, zero, zero, label_smoothing=0.5)
-    other, _ = ax.dpo_loss(b, a, zero, zero, label_smoothing=0.5)
-    close(one, other)
+  @pytest.mark.parametrize('name', ['dpo', 'robust_dpo', 'aot', 'cpo', 'simpo'])
+  @pytest.mark.parametrize('share', [0.5, 0.7, -0.1])
+  def test_more_than_half_of_the_labels_are_not_flipped(self, name, share):
+    loss_fn = getattr(ax, f'{name}_loss')
+    arrays = [ZERO] * (2 if name in ('cpo', 'simpo') else 4)
+    with pytest.raises(ValueError, match=r'must be in \[0, 0.5\)'):
+      loss_fn(*arrays, label_smoothing=share)
 
   def test_ipo_rests_at_its_margin(self):
     beta = 0.1
@@ -120,6 +121,24 @@ class TestPairs:
     loss_fn = lambda x, y: jnp.sum(CALLS[name](x, y, *args[2:])[0])
     chosen, rejected = jax.grad(loss_fn, (0, 1))(*args[:2])
     assert chosen < 0 < rejected
+
+
+class TestGroups:
+  @pytest.mark.parametrize('scale', ['group', 'batch', 'none'])
+  def test_equal_scores_say_nothing_whatever_is_added_to_their_std(self, scale):
+    # The mean of three tenths is not a tenth.
+    equal = np.full((2, 3), 0.1, np.float32)
+    close(ax.group_relative(equal, scale=scale, eps=0.0), np.zeros((2, 3)))
+    mixed = np.concatenate([equal[:1], [[1.0, 2.0, 3.0]]])
+    found = ax.group_relative(mixed, scale='group', eps=0.0)
+    close(found, [[0, 0, 0], [-1, 0, 1]])
+    one = np.array([[True, False, False], [True, True, True]])
+    found = ax.group_relative(mixed, exists=one, eps=0.0)
+    close(found, [[0, 0, 0], [-1, 0, 1]])
+
+  def test_a_penalty_over_no_tokens_is_refused(self):
+    with pytest.raises(ValueError, match='cache is 0; give at least 1'):
+      ax.overlong_penalty(np.array([4, 8]), max_length=8, cache=0)
 
 
 class TestRewards:
