@@ -38,6 +38,13 @@ ALGORITHMS = {
     worlds.prompts,
     SAMPLING | dict(missing_eos_penalty=0.5, epochs=1),
   ),
+  # A reward model, values on the policy's body, and minibatches whose rows come
+  # from all devices.
+  'ppo, whole': (
+    worlds.prompts,
+    {k: v for k, v in SAMPLING.items() if k != 'score_fn'}
+    | dict(shared_value=True, epochs=2, minibatches=2),
+  ),
   'grpo': (worlds.prompts, SAMPLING | dict(group=4, average='token')),
   'rloo': (worlds.prompts, SAMPLING | dict(group=4)),
   'reinforce_pp': (worlds.prompts, SAMPLING),
@@ -45,7 +52,10 @@ ALGORITHMS = {
   'raft': (worlds.prompts, SAMPLING | dict(group=4)),
   'online_dpo': (worlds.prompts, SAMPLING),
 }  # fmt: skip
-SLOW = ('grpo', 'rloo', 'reinforce_pp', 'remax', 'raft', 'online_dpo')
+SLOW = (
+  'ppo, whole', 'grpo', 'rloo', 'reinforce_pp', 'remax', 'raft',
+  'online_dpo',
+)  # fmt: skip
 every = pytest.mark.parametrize(
   'name',
   [
@@ -69,7 +79,8 @@ jax.monitoring.register_event_duration_secs_listener(_heard)
 
 def build(name, sizes):
   """(step, state, frozen) of an algorithm on a mesh."""
-  module = importlib.import_module(f'alignax.algorithms.{name}')
+  file = name.split(',')[0]
+  module = importlib.import_module(f'alignax.algorithms.{file}')
   kw = ALGORITHMS[name][1]
   trained, frozen = module.TRAINED, module.FROZEN
   if hasattr(module, 'roles'):

@@ -221,7 +221,7 @@ def test_remat_changes_no_gradient(tiny):
 
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
   expected = gradients('none')
-  for remat in ('attention', 'block'):
+  for remat in ('attention', 'dots', 'block'):
     jax.tree.map(close, gradients(remat), expected)
 
 
