@@ -90,6 +90,7 @@ class TestMixtures:
         str(tmp_path / 'mixed.py'), ['--config.data.mixture.mny.weight=5']
       )
 
+  @pytest.mark.slow
   def test_paths_with_weights_as_the_command_line_gives_them(
     self, home, tmp_path, found
   ):

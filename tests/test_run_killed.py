@@ -92,6 +92,7 @@ def kill_again_and_again(argv, environment, workdir):
   return hits
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
   home, environment, tmp_path
 ):

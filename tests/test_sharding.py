@@ -38,23 +38,21 @@ ALGORITHMS = {
     worlds.prompts,
     SAMPLING | dict(missing_eos_penalty=0.5, epochs=1),
   ),
-  # A reward model, values on the policy's body, and minibatches whose rows come
-  # from all devices.
+  # A reward model, and minibatches whose rows come from all devices.
   'ppo, whole': (
     worlds.prompts,
     {k: v for k, v in SAMPLING.items() if k != 'score_fn'}
-    | dict(shared_value=True, epochs=2, minibatches=2),
+    | dict(epochs=2, minibatches=2),
   ),
   'grpo': (worlds.prompts, SAMPLING | dict(group=4, average='token')),
   'rloo': (worlds.prompts, SAMPLING | dict(group=4)),
   'reinforce_pp': (worlds.prompts, SAMPLING),
   'remax': (worlds.prompts, SAMPLING),
   'raft': (worlds.prompts, SAMPLING | dict(group=4)),
-  'online_dpo': (worlds.prompts, SAMPLING),
 }  # fmt: skip
 SLOW = (
-  'ppo, whole', 'grpo', 'rloo', 'reinforce_pp', 'remax', 'raft',
-  'online_dpo',
+  'kto', 'distill', 'ppo, whole', 'grpo', 'rloo', 'reinforce_pp', 'remax',
+  'raft',
 )  # fmt: skip
 every = pytest.mark.parametrize(
   'name',
@@ -114,8 +112,9 @@ def run(name, sizes):
         state, metrics = step(state, frozen, batch, KEY)
       rows.append({k: float(v) for k, v in metrics.items()})
       seen[i] = len(COMPILED) - before
-      assert all(x.is_deleted() for x in jax.tree.leaves(old.params))
-      assert all(x.is_deleted() for x in jax.tree.leaves(old.opt_state))
+      if i:  # Others may hold on to what the first state was made of.
+        assert all(x.is_deleted() for x in jax.tree.leaves(old.params))
+        assert all(x.is_deleted() for x in jax.tree.leaves(old.opt_state))
   assert not any(x.is_deleted() for x in jax.tree.leaves(frozen))
   return rows, seen
 
