@@ -5,7 +5,6 @@ starts fresh, from a model directory, or from a role of another run; it fails
 here, before the first compilation, if what is stored there does not fit.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import jax
