@@ -181,6 +181,7 @@ def test_every_algorithm_trains_adapters(name, sft, tmp_path):
   assert all('lora' in p or 'magnitude' in p or 'head' in p for p in after)
 
 
+@pytest.mark.slow
 class TestNoTargets:
   """A value head alone, on a body that stays as it is."""
 

@@ -176,6 +176,7 @@ def small_ppo(judges, **changes):
   return small('ppo', 'prompts', **changes)
 
 
+@pytest.mark.slow
 def test_the_reward_is_that_of_the_model_it_learns_from(
   judges, drawn, tmp_path
 ):
@@ -185,6 +186,7 @@ def test_the_reward_is_that_of_the_model_it_learns_from(
   assert found == pytest.approx(mean_scores(judges / 'one', drawn), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_second_reward_model_is_the_judge(judges, drawn, tmp_path):
   """With a weight of 0 it is measured, and nothing is learned from it."""
   config = small_ppo(
@@ -212,6 +214,7 @@ def test_a_second_reward_model_is_the_judge(judges, drawn, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_drift_of_adapters_is_that_of_merged_weights(tmp_path):
   config = small(
     'sft', 'demonstrations',
@@ -351,6 +354,7 @@ def test_without_stop_it_only_warns(scripted, tmp_path, capsys):
   assert not complete.ended(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_warns_when_an_uninterrupted_one_does(
   scripted, tmp_path, capsys, monkeypatch
 ):

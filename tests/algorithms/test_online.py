@@ -256,10 +256,9 @@ def test_a_run_goes_on_bit_for_bit_from_within_a_round(name):
   'name',
   [
     'dapo',
-    'xpo',
     *(
       pytest.param(name, marks=pytest.mark.slow)
-      for name in ('rounds', 'nash_md', 'llama3_rounds')
+      for name in ('xpo', 'rounds', 'nash_md', 'llama3_rounds')
     ),
   ],
 )

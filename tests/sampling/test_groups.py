@@ -100,6 +100,7 @@ def test_a_key_for_every_response(world, rows):
     draw(world, group=0)
 
 
+@pytest.mark.slow
 def test_sharded_is_unsharded():
   model, params = worlds.make_model(vocab_size=40)
   prompts = worlds.make_prompts(batch=8, vocab=40)
