@@ -183,6 +183,7 @@ def smollm2(config, *, length: int = 256, batch_size: int = 4):
   """SmolLM2-135M-Instruct, as `alignax import` stored it, on two CPU cores."""
   config.init_from = 'runs/smollm2'
   config.data.update(length=length, batch_size=batch_size)
+  config.checkpoint.every = 10  # Minutes of work, on two cores.
   config.evals.update(samples=4)
   config.evals.sampling.max_new_tokens = 48
 

@@ -87,6 +87,7 @@ def test_eval_is_what_the_run_measured(sft, capsys):
   assert found['heldout/loss']['mean'] == pytest.approx(want, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_dpo_starts_from_the_adapters_as_its_reference(sft, tmp_path):
   more = ('--config.lora.base=nf4', '--config.lora.dora=True')
   live = train('dpo', tmp_path / 'live', sft, 2, *more)
@@ -138,15 +139,10 @@ EVERY = {
   'online_dpo': 'prompts', 'llama3_rounds': 'prompts',
   'online_dpo:nash_md': 'prompts',
 }  # fmt: skip
-QUICK = ('kto',)  # The others take minutes together.
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in EVERY
-  ],
-)
+@pytest.mark.slow  # They take minutes together.
+@pytest.mark.parametrize('name', EVERY)
 def test_every_algorithm_trains_adapters(name, sft, tmp_path):
   """Adapters change, the base does not, and nothing else is trained."""
   file, _, variant = name.partition(':')

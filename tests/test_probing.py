@@ -334,6 +334,7 @@ def test_a_hacked_run_ends_at_its_best(scripted, tmp_path, capsys):
   assert 'ended at step 3' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_of_equals_it_goes_back_to_the_first(scripted, tmp_path, monkeypatch):
   # Saved at every step as well: 4 is as good as 3 and comes later.
   monkeypatch.setitem(JUDGE, 4, JUDGE[3] + 1e-3)

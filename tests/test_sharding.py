@@ -62,6 +62,11 @@ every = pytest.mark.parametrize(
   ],
 )
 SCALAR = ('value', 'reward')
+# All axes at once are tried each time, one at a time with the slow tests.
+SIZES = [
+  pytest.param(x, marks=() if min(x) > 1 else pytest.mark.slow)
+  for x in worlds.MESHES
+]
 
 
 COMPILED = []  # Grows by one whenever XLA compiles something.
@@ -132,7 +137,7 @@ def single():
   return get
 
 
-@pytest.mark.parametrize('sizes', worlds.MESHES, ids=str)
+@pytest.mark.parametrize('sizes', SIZES, ids=str)
 @every
 def test_a_mesh_gives_the_losses_of_one_device(name, sizes, single):
   want, _ = single(name)

@@ -252,15 +252,9 @@ def test_a_run_goes_on_bit_for_bit_from_within_a_round(name):
     assert float(metrics[key]) == float(others[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  'name',
-  [
-    'dapo',
-    *(
-      pytest.param(name, marks=pytest.mark.slow)
-      for name in ('xpo', 'rounds', 'nash_md', 'llama3_rounds')
-    ),
-  ],
+  'name', ['dapo', 'xpo', 'rounds', 'nash_md', 'llama3_rounds']
 )
 def test_sharded_is_unsharded(name):
   module, given = CASES[name]

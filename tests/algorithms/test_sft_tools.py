@@ -85,6 +85,7 @@ def test_only_these_tokens_move_the_model(batch):
   assert abs(float(third) - float(want[0])) > 1e-4
 
 
+@pytest.mark.slow
 def test_it_trains_through_the_loop(tmp_path):
   run.train(make_config(), tmp_path)
   rows = metrics.read(tmp_path)

@@ -67,6 +67,7 @@ def test_an_array_a_level_each_after_the_one_before(
   assert len(sbatch.read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_run_whose_stage_failed_says_so(sbatch, write_sweep, runs_of, home):
   args = write_sweep(CHAIN % 'fail')
   assert main([*args, '--backend=slurm']) == 0
@@ -82,6 +83,7 @@ def test_a_run_whose_stage_failed_says_so(sbatch, write_sweep, runs_of, home):
   assert [len(starts) for _, starts in runs_of().values()] == [2, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_sweep_in_the_queue_is_not_submitted_twice(
   sbatch, write_sweep, home, capsys
 ):
