@@ -6,6 +6,45 @@ import jax.numpy as jnp
 from alignax import train
 
 
+def make_updates(loss_fn, tx, *, weigh, epochs=1, minibatches=1, stop_kl=0.0,
+                 means=lambda metrics, weights: metrics, state_sharding=None,
+                 **update_kw):  # fmt: skip
+  """Makes a pure `updates(state, frozen, batch, key)`, not compiled.
+
+  Args:
+    loss_fn, tx, state_sharding, **update_kw: see `train.make_update`.
+    weigh: minibatch -> weights by term; each minibatch has a mean of its own.
+    epochs, minibatches: passes over the batch, and parts of a pass.
+    stop_kl: what `policy/approx_kl` of a minibatch may be at most, for the
+      ones after it to be learned from; 0: anything.
+    means: (metrics, weights) of a minibatch -> its metrics.
+
+  Returns:
+    The function; it maps to (state, metrics), metrics being scalars.
+  """
+  update = train.make_update(
+    loss_fn, tx, state_sharding=state_sharding, **update_kw
+  )
+
+  def updates(state, frozen, batch, key):
+    order_key, update_key = jax.random.split(key)
+
+    def learn_from(state, part):
+      weights = weigh(part)
+      state, metrics = update(state, frozen, part, weights, update_key)
+      return state, means(metrics, weights)
+
+    parts = shuffled_parts(order_key, batch, epochs, minibatches)
+    state, metrics = update_until(learn_from, state, parts, stop_kl)
+    if state_sharding is not None:
+      # What holds inside of a loop does not hold for what leaves it: XLA chose
+      # another place there, and the next step was compiled again.
+      state = jax.lax.with_sharding_constraint(state, state_sharding)
+    return state, metrics
+
+  return updates
+
+
 def shuffled_parts(key, batch, epochs, minibatches):
   """Every epoch's minibatches, rows drawn anew. -> [epochs * minibatches, ...].
 

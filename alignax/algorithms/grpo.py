@@ -180,9 +180,13 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
       metrics['policy/kl'] = kl
     return {'policy': (value, metrics)}
 
-  update = train.make_update(
+  update = inner_steps.make_updates(
     loss_fn,
     tx,
+    weigh=weigh,
+    epochs=epochs,
+    minibatches=minibatches,
+    means=means_of,
     microbatches=microbatches,
     ema_decay=ema_decay,
     state_sharding=state_sharding,
@@ -192,15 +196,7 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
   @functools.partial(jax.jit, donate_argnums=0)
   def learn(state, frozen, rows, scores, key):
     batch, metrics = estimate(state.params, frozen, rows, scores)
-    order_key, update_key = jax.random.split(key)
-
-    def improve(state, part):
-      share = weigh(part)
-      state, found = update(state, frozen, part, share, update_key)
-      return state, means_of(found, share['policy'])
-
-    parts = inner_steps.shuffled_parts(order_key, batch, epochs, minibatches)
-    state, found = inner_steps.update_until(improve, state, parts, 0.0)
+    state, found = update(state, frozen, batch, key)
     return state, found | metrics
 
   return rollouts.make_step(collect, learn)
@@ -247,9 +243,9 @@ def make_weigh(average, max_new_tokens):
   return lambda batch: {'policy': weigh(batch['mask'])}
 
 
-def means_of(metrics, share):
+def means_of(metrics, weights):
   """Metrics of the policy as means: weights of a budget do not sum to one."""
-  total = jnp.sum(share)
+  total = jnp.sum(weights['policy'])
   total = jnp.where(total > 0, total, 1.0)
   is_mean = lambda name: name.startswith('policy/')
   return {k: v / total if is_mean(k) else v for k, v in metrics.items()}

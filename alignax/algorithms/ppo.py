@@ -175,7 +175,16 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
       shares['ptx'] = weights.per_token(batch['ptx']['mask'])
     return shares
 
-  update = train.make_update(loss_fn, tx, join=join, **update_kw)
+  update = inner_steps.make_updates(
+    loss_fn,
+    tx,
+    weigh=weigh,
+    epochs=epochs,
+    minibatches=minibatches,
+    stop_kl=stop_kl,
+    join=join,
+    **update_kw,
+  )
 
   @functools.partial(jax.jit, donate_argnums=0)
   def learn(state, frozen, rows, scores, ptx, key):
@@ -184,14 +193,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     batch['kl_coef'] = jnp.full(scores.shape, coef)
     if ptx_coef:
       batch['ptx'] = ptx
-    order_key, update_key = jax.random.split(key)
-    parts = inner_steps.shuffled_parts(order_key, batch, epochs, minibatches)
-    state, metrics = inner_steps.update_until(
-      lambda state, part: update(state, frozen, part, weigh(part), update_key),
-      state,
-      parts,
-      stop_kl,
-    )
+    state, metrics = update(state, frozen, batch, key)
     if target_kl:
       kl = objective['objective/kl']
       error = jnp.clip(kl / target_kl - 1, -0.2, 0.2)

@@ -133,19 +133,20 @@ def make_step(models, tx, *, score_fn=None, group=1, baseline='none',
       metrics['policy/kl'] = kl
     return {'policy': (loss, metrics)}
 
-  update = train.make_update(loss_fn, tx, join=join, **update_kw)
+  update = inner_steps.make_updates(
+    loss_fn,
+    tx,
+    weigh=lambda batch: {'policy': weights.per_token(batch['mask'])},
+    epochs=epochs,
+    minibatches=minibatches,
+    join=join,
+    **update_kw,
+  )
 
   @functools.partial(jax.jit, donate_argnums=0)
   def learn(state, frozen, rows, scores, key):
     batch, metrics = estimate(state.params, frozen, rows, scores)
-    order_key, update_key = jax.random.split(key)
-
-    def improve(state, part):
-      share = {'policy': weights.per_token(part['mask'])}
-      return update(state, frozen, part, share, update_key)
-
-    parts = inner_steps.shuffled_parts(order_key, batch, epochs, minibatches)
-    state, found = inner_steps.update_until(improve, state, parts, 0.0)
+    state, found = update(state, frozen, batch, key)
     return state, found | metrics
 
   return rollouts.make_step(collect, learn)
