@@ -47,9 +47,6 @@ KEYS = {
 OPTIONAL = {'data': ('mixture', 'columns')}
 # Of one source in `data.mixture`; arguments of `data.load_rows`.
 SOURCE = ('path', 'weight', 'format', 'split', 'columns')
-# Kinds of data that an algorithm reads besides its DATA, unless its own
-# OTHER_KINDS says so.
-OTHER_KINDS = {'alignax.algorithms.reward': ('rankings',)}
 # Arguments that come from elsewhere than `algorithm_kw` and `optimizer`.
 GIVEN = (
   'score_fn', 'ema_decay', 'state_sharding', 'axis_name', 'total_steps',
@@ -139,8 +136,7 @@ def check_evals(config):
 def check_kind(config, algorithm):
   """Raises for data of a kind that the algorithm does not read."""
   d, name = config.data, algorithm.__name__
-  others = getattr(algorithm, 'OTHER_KINDS', OTHER_KINDS.get(name, ()))
-  kinds = (algorithm.DATA, *others)
+  kinds = (algorithm.DATA, *getattr(algorithm, 'OTHER_KINDS', ()))
   kind = d.kind or algorithm.DATA
   if kind not in kinds:
     raise ValueError(
@@ -225,9 +221,7 @@ def check_lora(config, algorithm):
 
 
 def check_batch(config, algorithm, kw, mesh):
-  """Raises if batches are of the wrong kind, or do not divide over devices and
-  parts of a step."""
-  check_kind(config, algorithm)
+  """Raises if batches do not divide over devices and parts of a step."""
   size = config.data.batch_size
   rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
   if size % rows:

@@ -3,8 +3,6 @@
 What they measure is in `evals/`; here they get a run's models, rows and texts.
 """
 
-import functools
-import importlib
 from collections.abc import Callable
 
 import jax
@@ -185,7 +183,7 @@ def make_scores(name: str, rows):
 
   Nothing is in there without a scorer.
   """
-  score = find(name)
+  score = samples.find_scorer(name)
 
   def scores_of(numbers, texts):
     if score is None:
@@ -279,12 +277,3 @@ def make_text(config, trees, roles, tokenizer, mesh) -> Probe:
     return {'text_loss': float(nll / count)}
 
   return probe
-
-
-@functools.cache
-def find(name: str):
-  """The function of a dotted name; None of ''."""
-  if not name:
-    return None
-  module, function = name.rsplit('.', 1)
-  return getattr(importlib.import_module(module), function)

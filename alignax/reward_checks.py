@@ -1,11 +1,11 @@
 """Checks of `config.rewards`, made before anything is loaded or compiled."""
 
-import importlib
 import inspect
 
 from alignax import checks, rewards
+from alignax.losses import lookup
 from alignax.rewards import checkers
-from alignax.rewards.endpoint import check_url
+from alignax.rewards.endpoint import check_url, make_ask
 from alignax.rewards.judge import check_template
 from alignax.rewards.models import check_penalty
 from alignax.rewards.pool import check_timeout
@@ -17,9 +17,9 @@ KINDS = {
   'model': ([rewards.ensemble_scores], ['source', 'members']),
   'checker': ([rewards.Pool.__init__, rewards.checker_scores], ['name']),
   'judge': ([rewards.make_prefer, rewards.judge_scores], ['source']),
-  'endpoint': ([rewards.endpoint_scores], []),
+  'endpoint': ([make_ask, rewards.endpoint_scores], []),
   'endpoint_judge': (
-    [rewards.endpoint_prefer, rewards.endpoint_judge_scores], []
+    [make_ask, rewards.endpoint_prefer, rewards.endpoint_judge_scores], []
   ),
   'length': ([rewards.overlong_scores], []),
 }
@@ -154,8 +154,4 @@ def find_checker(name: str):
     raise ValueError(
       f'there is no checker {name!r}{checks.nearest(name, checkers.__all__)}.'
     )
-  module, function = dotted_name(name).rsplit('.', 1)
-  try:
-    return getattr(importlib.import_module(module), function)
-  except (ModuleNotFoundError, AttributeError) as error:
-    raise ValueError(f'the checker {name!r} is not found: {error}.') from error
+  return lookup.dotted(dotted_name(name), 'checker')

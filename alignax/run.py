@@ -66,6 +66,7 @@ def train(config, workdir, *, load_config=None, beside=None) -> dict:
   mesh = sharding.make_mesh(**config.mesh)
   checks.check_model(config)
   reward_checks.check(config, algorithm)
+  checks.check_kind(config, algorithm)
   checks.check_batch(config, algorithm, kw, mesh)
   checks.check_lora(config, algorithm)
   monitoring.check(config)

@@ -50,12 +50,7 @@ def load(home, name, **overrides):
   """A config with 'data.batch_size': 4 and the like changed."""
   config = configs.load(str(home / f'small_{name}.py'))
   with config.unlocked():
-    for key, value in overrides.items():
-      *path, last = key.split('.')
-      section = config
-      for part in path:
-        section = section[part]
-      section[last] = value
+    config.update_from_flattened_dict(overrides)
   return config
 
 

@@ -27,6 +27,7 @@ def load(source, changes):
 def check(config, mesh=None):
   algorithm = assemble.find_algorithm(config.algorithm)
   kw = checks.algorithm_arguments(algorithm, config)
+  checks.check_kind(config, algorithm)
   checks.check_batch(config, algorithm, kw, mesh or worlds.make_mesh())
 
 

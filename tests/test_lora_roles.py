@@ -31,12 +31,8 @@ def make_config(base='', **changes):
   config.init_from = str(base)
   config.model.remat = 'none'
   config.lora.update(SETTINGS)
-  for key, value in changes.items():
-    *path, last = key.split('.')
-    section = config
-    for part in path:
-      section = section[part]
-    section[last] = value
+  with config.unlocked():
+    config.update_from_flattened_dict(changes)
   return config
 
 

@@ -45,12 +45,7 @@ def small(name: str, data: str, **changes):
   config.evals.update(samples=0)
   config.evals.sampling.max_new_tokens = 4
   with config.unlocked():
-    for key, value in changes.items():
-      *path, last = key.split('.')
-      section = config
-      for part in path:
-        section = section[part]
-      section[last] = value
+    config.update_from_flattened_dict(changes)
   return config
 
 

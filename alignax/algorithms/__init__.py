@@ -13,7 +13,8 @@ and, where a held-out set makes sense, what is measured on it:
   make_eval(models, *, ..., microbatches)
       -> evaluate(params, frozen, batch, key) -> metrics
 
-Optional are, all called with the arguments of `make_step`:
+Optional are OTHER_KINDS, what it reads where `config.data.kind` says so, and
+these, all called with the arguments of `make_step`:
 
   roles(...) -> (trained, frozen)      where arguments decide what is needed
   init_extra(params=, ...)             what it adapts by itself: state.extra

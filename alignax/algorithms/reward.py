@@ -7,7 +7,8 @@ document of every candidate has the same segment id.
 
 from alignax import losses, train, weights
 
-DATA = 'pairs'  # or 'rankings': `config.data.kind` says so.
+DATA = 'pairs'
+OTHER_KINDS = ('rankings',)  # Where `config.data.kind` says so.
 TRAINED = ('reward',)
 FROZEN = ()
 

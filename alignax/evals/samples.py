@@ -3,9 +3,7 @@
 A reward model writes nothing; its sample is how it scores held-out candidates.
 """
 
-import difflib
 import functools
-import importlib
 
 import jax
 import numpy as np
@@ -212,25 +210,5 @@ def _score(reward, params, tokenizer, examples, rows):
 
 
 def find_scorer(name: str):
-  """The function of a dotted name; None of ''.
-
-  Raises:
-    ValueError: there is no such module, or no such function in it.
-  """
-  if not name:
-    return None
-  module, _, function = name.rpartition('.')
-  if not module:
-    raise ValueError(
-      f'evals.scorer is {name!r}; give a dotted name, as '
-      'alignax.data.synthetic.gold_score is one.'
-    )
-  try:
-    found = importlib.import_module(module)
-  except ModuleNotFoundError as error:
-    raise ValueError(f'evals.scorer {name!r} is not found: {error}.') from error
-  if not callable(getattr(found, function, None)):
-    close = difflib.get_close_matches(function, dir(found), 1, 0.6)
-    hint = f'; did you mean {module}.{close[0]}?' if close else '.'
-    raise ValueError(f'evals.scorer: no {function!r} in {module}{hint}')
-  return getattr(found, function)
+  """The function of a dotted name; None of ''."""
+  return lookup.dotted(name, 'scorer') if name else None

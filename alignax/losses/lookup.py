@@ -20,7 +20,7 @@ def find_loss(name: str, takes: tuple[str, ...]) -> Callable:
     ValueError: there is none of this name, or it takes other arrays.
   """
   if '.' in name:
-    return _own_loss(name)
+    return dotted(name, 'loss')
   known = names(takes)
   if name not in known:
     of = f' of {", ".join(takes)}' if takes else ''
@@ -35,17 +35,27 @@ def nearest(name: str, known) -> str:
   return f'{hint} are {", ".join(known)}'
 
 
-def _own_loss(name: str) -> Callable:
-  """The function of a dotted name."""
-  module, function = name.rsplit('.', 1)
+def dotted(name: str, what: str) -> Callable:
+  """The function of a dotted name.
+
+  Args:
+    name: 'my_lab.my_loss'.
+    what: it is, for the errors: 'loss', 'scorer'.
+
+  Raises:
+    ValueError: there is no such module, or no such function in it.
+  """
+  module, _, function = name.rpartition('.')
+  if not module:
+    raise ValueError(f'The {what} is {name!r}; give a dotted name, as a.b.c.')
   try:
     found = importlib.import_module(module)
   except ModuleNotFoundError as error:
-    raise ValueError(f'The loss {name!r} is not found: {error}.') from error
+    raise ValueError(f'The {what} {name!r} is not found: {error}.') from error
   if not callable(getattr(found, function, None)):
     close = difflib.get_close_matches(function, dir(found), 1, 0.6)
     hint = f'; did you mean {module}.{close[0]}?' if close else '.'
-    raise ValueError(f'There is no loss {function!r} in {module}{hint}')
+    raise ValueError(f'There is no {what} {function!r} in {module}{hint}')
   return getattr(found, function)
 
 

@@ -13,12 +13,12 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
 
 from alignax.rewards.combine import ScoreFn
-from alignax.rewards.host import ScoreTexts, gathered
+from alignax.rewards.host import ScoreTexts, shared_out
 from alignax.rewards.judge import (
   Prefer,
   check_template,
@@ -58,6 +58,7 @@ RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 REFUSED = (401, 403, 404)  # No use to go on asking.
 LONGEST_WAIT = 60.0
 log = logging.getLogger(__name__)
+Ask = Callable[[Sequence[str], Callable[..., float | str]], np.ndarray]
 
 
 class EndpointError(RuntimeError):
@@ -66,18 +67,11 @@ class EndpointError(RuntimeError):
 
 def endpoint_scores(
   *,
-  model: str,
-  base_url: str = '',
-  api_key_env: str = 'OPENAI_API_KEY',
   template: str = GRADE,
   pattern: str = NUMBER,
   least: float = 1.0,
   most: float = 10.0,
-  max_tokens: int = 256,
-  timeout: float = 60.0,
-  retries: int = 4,
-  backoff: float = 1.0,
-  workers: int = 8,
+  **ask_kw,
 ) -> ScoreTexts:
   """Makes `score_texts` (see `host.on_host`) of an endpoint.
 
@@ -85,26 +79,14 @@ def endpoint_scores(
   here either: it is counted in the part 'failed', and the first is logged.
 
   Args:
-    model: the endpoint's name of it.
-    base_url: up to and with /v1; '' reads the variable OPENAI_BASE_URL.
-    api_key_env: the environment variable that holds the key, if one is needed.
-      A key itself has no place in a config, which is written to disk.
     template: of what it is asked, with {question} and {response}.
     pattern: regular expression whose first group, or all of it where it has
       none, is the score; the last match in the reply counts.
     least, most: the range of scores; what lies outside is no score.
-    max_tokens: of the reply.
-    timeout: seconds of one try.
-    retries: further tries where it is busy, fails or cannot be reached.
-    backoff: seconds before the second try, doubled before each of the next;
-      unless it says itself how long to wait.
-    workers: requests at a time.
+    **ask_kw: model, base_url and more, see `make_ask`.
   """
   check_template(template, ('question', 'response'))
-  ask = make_ask(
-    model, base_url, api_key_env, max_tokens=max_tokens, timeout=timeout,
-    retries=retries, backoff=backoff, workers=workers,
-  )  # fmt: skip
+  ask = make_ask(**ask_kw)
   wanted = re.compile(pattern)
 
   def score_texts(rows, texts):
@@ -121,17 +103,7 @@ def endpoint_scores(
 
 
 def endpoint_prefer(
-  *,
-  model: str,
-  base_url: str = '',
-  api_key_env: str = 'OPENAI_API_KEY',
-  template: str = CHOOSE,
-  pattern: str = LETTER,
-  max_tokens: int = 256,
-  timeout: float = 60.0,
-  retries: int = 4,
-  backoff: float = 1.0,
-  workers: int = 8,
+  *, template: str = CHOOSE, pattern: str = LETTER, **ask_kw
 ) -> Prefer:
   """Makes `prefer` (see `judge.make_prefer`) of an endpoint.
 
@@ -142,14 +114,10 @@ def endpoint_prefer(
   Args:
     template: of what it is asked, with {question}, {first} and {second}.
     pattern: as for `endpoint_scores`; it finds the letter, A or B.
-    model, base_url, api_key_env, max_tokens, timeout, retries, backoff,
-      workers: as for `endpoint_scores`.
+    **ask_kw: model, base_url and more, see `make_ask`.
   """
   check_template(template)
-  ask = make_ask(
-    model, base_url, api_key_env, max_tokens=max_tokens, timeout=timeout,
-    retries=retries, backoff=backoff, workers=workers,
-  )  # fmt: skip
+  ask = make_ask(**ask_kw)
   wanted = re.compile(pattern)
 
   def prefer(frozen, questions, firsts, seconds):
@@ -161,10 +129,9 @@ def endpoint_prefer(
       for question, first, second in (*asked, *swapped)
     ]
     # Every host asks its share: an endpoint may answer twice unlike.
-    share = -(-len(texts) // jax.process_count())
-    start = share * jax.process_index()
-    own = ask(texts[start : start + share], lambda x: letter_in(x, wanted))
-    straight, other = np.split(gathered(own, share)[: len(texts)], 2)
+    own, gather = shared_out(len(texts))
+    found = gather(ask(texts[own], lambda reply: letter_in(reply, wanted)))
+    straight, other = np.split(found, 2)
     return (straight + 1 - other) / 2
 
   return prefer
@@ -183,9 +150,31 @@ def endpoint_judge_scores(
   return score_fn
 
 
-def make_ask(model, base_url, api_key_env, *, max_tokens, timeout, retries,
-             backoff, workers):  # fmt: skip
-  """Makes (texts, read) -> the numbers read from the replies, NaN for none."""
+def make_ask(
+  *,
+  model: str,
+  base_url: str = '',
+  api_key_env: str = 'OPENAI_API_KEY',
+  max_tokens: int = 256,
+  timeout: float = 60.0,
+  retries: int = 4,
+  backoff: float = 1.0,
+  workers: int = 8,
+) -> Ask:
+  """Makes (texts, read) -> the numbers read from the replies, NaN for none.
+
+  Args:
+    model: the endpoint's name of it.
+    base_url: up to and with /v1; '' reads the variable OPENAI_BASE_URL.
+    api_key_env: the environment variable that holds the key, if one is needed.
+      A key itself has no place in a config, which is written to disk.
+    max_tokens: of the reply.
+    timeout: seconds of one try.
+    retries: further tries where it is busy, fails or cannot be reached.
+    backoff: seconds before the second try, doubled before each of the next;
+      unless it says itself how long to wait.
+    workers: requests at a time.
+  """
   url = check_url(base_url) + '/chat/completions'
   check_timeout(timeout)
 

@@ -32,11 +32,8 @@ def on_host(
   def score_fn(frozen, batch):
     del frozen
     texts, asked = texts_of(batch, tokenizer, rows)
-    share = -(-len(texts) // jax.process_count())
-    start = share * jax.process_index()
-    own = slice(start, start + share)
+    own, gather = shared_out(len(texts))
     scores, parts = score_texts(asked[own], texts[own])
-    gather = lambda x: gathered(np.asarray(x, np.float32), share)[: len(texts)]
     return gather(scores), {name: gather(x) for name, x in parts.items()}
 
   return score_fn
@@ -52,11 +49,19 @@ def texts_of(batch, tokenizer, rows) -> tuple[list[str], list[dict]]:
   return texts, [rows[int(i)] for i in given['row']]
 
 
-def gathered(own: np.ndarray, share: int) -> np.ndarray:
-  """Every host's part, one after the other. [n <= share] -> [hosts * share]."""
-  if jax.process_count() == 1:
-    return own
-  from jax.experimental import multihost_utils
+def shared_out(n: int) -> tuple[slice, Callable]:
+  """This host's part of n things, and what puts all hosts' numbers together."""
+  share = -(-n // jax.process_count())
+  start = share * jax.process_index()
 
-  padded = np.pad(own, (0, share - len(own)))
-  return np.asarray(multihost_utils.process_allgather(padded, tiled=True))
+  def gather(own):
+    own = np.asarray(own, np.float32)
+    if jax.process_count() == 1:
+      return own
+    from jax.experimental import multihost_utils
+
+    padded = np.pad(own, (0, share - len(own)))
+    whole = multihost_utils.process_allgather(padded, tiled=True)
+    return np.asarray(whole)[:n]
+
+  return slice(start, start + share), gather

@@ -35,7 +35,7 @@ class TestCheck:
     ('gold_score', "'gold_score'; give a dotted name"),
     ('my_lab.score', "'my_lab.score' is not found: No module named 'my_lab'"),
     ('alignax.data.synthetic.gold_scor',
-     "no 'gold_scor' in alignax.data.synthetic; did you mean "
+     "no scorer 'gold_scor' in alignax.data.synthetic; did you mean "
      'alignax.data.synthetic.gold_score?'),
   ])  # fmt: skip
   def test_a_scorer_that_is_none_is_named(self, scorer, said):
