@@ -19,8 +19,8 @@ def get_config(arg=None):
     common.tiny(config, 'classes', 2000)
     # What is measured is what the model says when told the best class.
     config.data.heldout_path += '&experts=1'
-    config.total_steps = 150
-    config.optimizer.update(learning_rate=3e-3)
+    config.total_steps = 60
+    config.optimizer.update(name='muon', learning_rate=0.02)
   elif args.size == 'smollm2':
     common.smollm2(config)
     config.total_steps = 60

@@ -160,12 +160,12 @@ def tiny(config, name: str, n: int, *, length: int = 64, heldout: int = 64):
   config.tokenizer = 'synthetic'
   config.model.update(
     width=128,
-    depth=4,
+    depth=3,
     num_heads=4,
     num_kv_heads=4,
     head_dim=32,
     mlp_width=384,
-    tie_embeddings=True,
+    tie_embeddings=False,
     max_length=length,
   )
   world = 'synthetic:{name}?n={n}&seed={seed}&split={split}'
@@ -175,6 +175,7 @@ def tiny(config, name: str, n: int, *, length: int = 64, heldout: int = 64):
     length=length,
     batch_size=16,  # Packed: some 55 conversations, or 45 pairs.
   )
+  config.evals.samples = 32
   config.evals.sampling.max_new_tokens = 24
   config.evals.scorer = 'alignax.data.synthetic.gold_score'
 
@@ -221,10 +222,10 @@ SAMPLING = dict(
 )
 
 
-def online(config, args, *, prompts: int = 16, rate: float = 2e-4):
+def online(config, args, *, prompts: int = 8, rate: float = 4e-4):
   """Prompts, a start and a reward model for an online algorithm.
 
-  `prompts` go to a step of the tiny size, a quarter as many on SmolLM2; `rate`
+  `prompts` go to a step of the tiny size, half as many on SmolLM2; `rate`
   is the learning rate of the tiny size. `args` has data, init_from and reward.
   """
   config.optimizer.update(
@@ -236,11 +237,11 @@ def online(config, args, *, prompts: int = 16, rate: float = 2e-4):
     config.data.batch_size = prompts
     config.init_from = 'configs/sft.py:size=tiny'
     config.role_from.reward = 'configs/reward.py:size=tiny'
-    config.total_steps = 40
+    config.total_steps = 16
     config.algorithm_kw.max_new_tokens = 24
     config.optimizer.learning_rate = rate
   elif args.size == 'smollm2':
-    smollm2(config, length=96, batch_size=max(prompts // 4, 1))
+    smollm2(config, length=96, batch_size=max(prompts // 2, 1))
     config.init_from = 'runs/sft'
     config.role_from.reward = 'runs/reward'
     config.total_steps = 25

@@ -30,9 +30,9 @@ def get_config(arg=None):
     common.tiny(config, 'demonstrations', 1000)
     config.model.update(width=64, depth=2, mlp_width=192)
     config.role_from.teacher = 'configs/sft.py:size=tiny'
-    config.total_steps = 150
+    config.total_steps = 60
     config.algorithm_kw.max_new_tokens = 24
-    config.optimizer.update(learning_rate=3e-3)
+    config.optimizer.update(name='muon', learning_rate=0.02)
   elif args.size == 'smollm2':
     common.smollm2(config)
     config.role_from.teacher = 'runs/dpo'

@@ -24,7 +24,7 @@ def get_config(arg=None):
     loss='dpo',
     microbatches=1,
   )
-  common.online(config, args, prompts=32, rate=1e-4)
+  common.online(config, args, prompts=8, rate=3e-4)
   config.total_steps = 2 * (args.sft_steps + args.dpo_steps)
   config.optimizer.warmup_steps = 2
   return config

@@ -35,5 +35,5 @@ def get_config(arg=None):
       round_steps=args.round_steps if args.variant == 'iterative' else 0,
       microbatches=1,
     )
-  common.online(config, args, prompts=32, rate=1e-4)
+  common.online(config, args, prompts=16, rate=3e-4)
   return config

@@ -53,9 +53,9 @@ def get_config(arg=None):
     common.tiny(config, 'prompts', 2000)
     config.init_from = 'configs/sft.py:size=tiny'
     config.role_from.reward = 'configs/reward.py:size=tiny'
-    config.total_steps = 40
+    config.total_steps = 20
     config.algorithm_kw.max_new_tokens = 24
-    config.optimizer.update(learning_rate=1e-4)
+    config.optimizer.update(learning_rate=3e-4)
   elif args.size == 'smollm2':
     common.smollm2(config, length=48, batch_size=16)
     config.init_from = 'runs/sft'

@@ -40,7 +40,6 @@ def pretrain(seed):
     path=world('text', 25600, seed), heldout_path='', heldout=0,
     packing=False, batch_size=32,
   )  # fmt: skip
-  config.model.update(depth=3, tie_embeddings=False)
   config.optimizer.update(
     name='muon', learning_rate=6e-3, warmup_steps=20, schedule='linear'
   )
@@ -57,7 +56,7 @@ def demonstrations(seed):
     heldout_path=world('demonstrations', 128, seed + 1, 'heldout'),
     batch_size=12,  # Packed: some 40 conversations.
   )
-  config.optimizer.update(learning_rate=1e-3, warmup_steps=5)
+  config.optimizer.update(name='adamw', learning_rate=1e-3, warmup_steps=5)
   return config
 
 
@@ -72,7 +71,7 @@ def comparisons(seed):
     heldout=256,
     batch_size=12,  # Packed: some 35 pairs.
   )
-  config.optimizer.update(learning_rate=3e-4, warmup_steps=5)
+  config.optimizer.update(name='adamw', learning_rate=3e-4, warmup_steps=5)
   return config
 
 

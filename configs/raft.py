@@ -22,5 +22,5 @@ def get_config(arg=None):
     minibatches=1,
     microbatches=1,
   )
-  common.online(config, args, prompts=32, rate=3e-4)
+  common.online(config, args, prompts=16, rate=5e-4)
   return config

@@ -33,5 +33,5 @@ def get_config(arg=None):
     minibatches=2,
     microbatches=1,
   )
-  common.online(config, args, prompts=64 // variant['group'], rate=1e-4)
+  common.online(config, args, prompts=32 // variant['group'], rate=3e-4)
   return config

@@ -14,5 +14,5 @@ def get_config(arg=None):
   config.algorithm_kw = common.SAMPLING | dict(
     kl_coef=args.kl_coef, microbatches=1
   )
-  common.online(config, args, prompts=64, rate=1e-4)
+  common.online(config, args, prompts=32, rate=3e-4)
   return config

@@ -22,8 +22,8 @@ def get_config(arg=None):
     name = {'pairs': 'preferences', 'rankings': 'rankings'}[args.kind]
     common.tiny(config, name, 1000)
     config.init_from = 'configs/sft.py:size=tiny'
-    config.total_steps = 80
-    config.optimizer.update(learning_rate=1e-3)
+    config.total_steps = 30
+    config.optimizer.update(name='muon', learning_rate=5e-3, warmup_steps=3)
   elif args.size == 'smollm2':
     common.smollm2(config, length=192, batch_size=8)
     config.init_from = 'runs/sft'

@@ -30,8 +30,8 @@ def get_config(arg=None):
     common.tiny(config, args.world, 1000)
     if args.world == 'tools':
       config.evals.scorer = 'alignax.data.synthetic.tool_score'
-    config.total_steps = 150
-    config.optimizer.update(learning_rate=3e-3)
+    config.total_steps = 60
+    config.optimizer.update(name='muon', learning_rate=0.02)
   elif args.size == 'smollm2':
     common.smollm2(config)
     config.total_steps = 60

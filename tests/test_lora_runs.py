@@ -121,15 +121,18 @@ def test_lora_learns_the_synthetic_world(tmp_path):
     run.train(config, workdir)
     return workdir
 
-  lora = ('--config.lora.rank=16', '--config.lora.alpha=32.0')
+  lora = (
+    '--config.lora.rank=16', '--config.lora.alpha=32.0',
+    '--config.optimizer.name=adamw', '--config.total_steps=100',
+  )  # fmt: skip
   rate = '--config.optimizer.learning_rate='
-  base = learn('sft', '', '--config.total_steps=60')
+  base = learn('sft', '', '--config.total_steps=20')
   sft = learn('sft', base, *lora, rate + '0.01', samples=512)
   before, after = losses(sft, 'samples/total')
-  # 0.063 and 0.110 when this was written; two standard errors are 0.025.
-  assert after > before + 0.025
+  # 0.12 and 0.20 when this was written; two standard errors are 0.05.
+  assert after > before + 0.03
   dpo = learn('dpo', sft, *lora, rate + '0.001')
-  # 0.678, and two standard errors are 0.04.
+  # 0.67, and two standard errors are 0.04.
   assert losses(dpo, 'heldout/rewards/accuracy')[-1] > 0.6
 
 

@@ -20,7 +20,8 @@ OWN = {
   'data.path': common.world('prompts', 4000, seed=2),
   'data.length': 32,
   'optimizer.learning_rate': 2e-4,
-  'total_steps': 80,  # Of 32 pairs.
+  'data.batch_size': 32,
+  'total_steps': 80,
 }
 
 
