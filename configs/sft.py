@@ -2,7 +2,8 @@ r"""SFT: instruction tuning on demonstrations.
 
   alignax train --config=configs/sft.py:size=tiny --workdir=runs/sft
 
-43 CPU-seconds on one core (AMD EPYC); held-out loss 5.41 -> 0.88.
+19 s on two cores (AMD EPYC); held-out loss 5.37 -> 0.83, gold score of 32
+samples 0.00 -> 0.33.
 
 With `world=tools` the tiny one learns to call tools. Tool calls of your own
 rows are learned as all that the assistant writes; most templates write them,
