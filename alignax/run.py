@@ -18,16 +18,16 @@ from alignax import (
   metrics,
   models,
   monitoring,
+  preflight,
   probing,
   reading,
   reference,
-  reward_checks,
   scoring,
   sharding,
   stages,
   stopping,
 )
-from alignax.evals import samples
+from alignax.alone import alone
 
 STEPS = 1  # Stream of the seed; `role_params`, `heldout`, `evals` have others.
 
@@ -56,27 +56,22 @@ def train(config, workdir, *, load_config=None, beside=None) -> dict:
   Raises:
     Stopped: asked to, by a signal; the same call goes on.
   """
-  # Whatever can be wrong is found before a stage takes its time.
   checks.check_workdir(workdir)
+  checked = preflight.check(config)
   workdir = pathlib.Path(workdir)
-  checks.check_config(config)
-  algorithm = assemble.find_algorithm(config.algorithm)
-  kw = checks.algorithm_arguments(algorithm, config)
-  tx = assemble.make_optimizer(config, algorithm, kw)
-  mesh = sharding.make_mesh(**config.mesh)
-  checks.check_model(config)
-  reward_checks.check(config, algorithm)
-  checks.check_kind(config, algorithm)
-  checks.check_batch(config, algorithm, kw, mesh)
-  checks.check_lora(config, algorithm)
-  monitoring.check(config)
-  probing.check(config, algorithm)
-  samples.check(config)
-  if note := complete.ended(workdir):
-    print(f'{workdir} ended at step {note["step"]}: {note["reason"]}.')
-    return last_line(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  config = run_stages(config, beside or workdir / 'stages', load_config)
+  with alone(workdir):
+    if note := complete.ended(workdir):
+      print(f'{workdir} ended at step {note["step"]}: {note["reason"]}.')
+      return last_line(workdir)
+    beside = beside or workdir / 'stages'
+    return train_checked(config, checked, workdir, load_config, beside)
+
+
+def train_checked(config, checked, workdir, load_config, beside) -> dict:
+  """Stages, data, models and the step; then the loop."""
+  algorithm, kw, tx, mesh = checked
+  config = run_stages(config, beside, load_config)
   describe.write_description(config, workdir)
 
   tokenizer = reading.load_tokenizer(config)

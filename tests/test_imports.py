@@ -26,7 +26,7 @@ LAYERS = {
     'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
     'lora_roles', 'reward_checks', 'scoring', 'sweeps', 'cli',
     'probing', 'monitoring', 'complete', 'role_params', 'reading', 'stages',
-    'stopping',
+    'stopping', 'preflight', 'alone',
   ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -1,0 +1,42 @@
+"""All that can be found wrong with a config before anything is loaded."""
+
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from alignax import (
+  assemble,
+  checks,
+  monitoring,
+  probing,
+  reward_checks,
+  sharding,
+)
+from alignax.evals import samples
+
+
+class Checked(NamedTuple):
+  """What a config describes, as far as no data and no model is needed."""
+
+  algorithm: Any  # Its module.
+  kw: dict  # Arguments of its `make_step`.
+  tx: Any  # The optimiser.
+  mesh: Mesh
+
+
+def check(config) -> Checked:
+  """Raises ValueError for what is wrong: before a stage takes its time."""
+  checks.check_config(config)
+  algorithm = assemble.find_algorithm(config.algorithm)
+  kw = checks.algorithm_arguments(algorithm, config)
+  tx = assemble.make_optimizer(config, algorithm, kw)
+  mesh = sharding.make_mesh(**config.mesh)
+  checks.check_model(config)
+  reward_checks.check(config, algorithm)
+  checks.check_kind(config, algorithm)
+  checks.check_batch(config, algorithm, kw, mesh)
+  checks.check_lora(config, algorithm)
+  monitoring.check(config)
+  probing.check(config, algorithm)
+  samples.check(config)
+  return Checked(algorithm, kw, tx, mesh)
