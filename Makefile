@@ -51,11 +51,14 @@ lint: setup
 test-real: setup .venv/.real
 	@$(MAKE) --no-print-directory .cache/smollm2/model.gguf \
 	  || echo 'No SmolLM2: tests with a real model will skip.'
-	@# The second run is of what is compared with PyTorch, where it is there.
+	@# The last run is of what is compared with PyTorch, where it is there.
 	@model=$$(realpath -e .cache/smollm2/model.gguf 2>/dev/null) \
 	  && export ALIGNAX_SMOLLM2="$$model"; set -x; \
-	  $(TESTING) -rs -m 'real or slow' && $(TESTING) -rs -n $(JOBS) \
-	  -m 'not real and not slow and not gold' tests/models
+	  $(TESTING) -rs -n $(JOBS) --dist loadfile \
+	  -m 'slow and not serial and not real' || failed=1; \
+	  $(TESTING) -rs -m 'real or serial' || failed=1; \
+	  $(TESTING) -rs -n $(JOBS) -m 'not real and not slow and not gold' \
+	  tests/models || failed=1; exit $${failed:-0}
 
 test-gold: setup
 	$(TESTING) --durations=0 -m gold

@@ -93,6 +93,7 @@ def kill_again_and_again(argv, environment, workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
   home, environment, tmp_path
 ):
@@ -114,6 +115,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_killed_ppo_run_too(home, environment, tmp_path):
   """With several epochs, an adaptive coefficient, and what it samples."""
   finish(command(home, 'reward', tmp_path / 'reward'), environment)

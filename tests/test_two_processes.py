@@ -13,7 +13,7 @@ from small_runs import ROOT, lines, losses, write_configs
 
 from alignax import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 LIMIT = 400  # Seconds.
 
 

@@ -110,6 +110,7 @@ def wait_for(condition, seconds=240):
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_a_node_dies_and_every_run_is_done(cluster, write_sweep, runs_of):
   args = [*write_sweep(FOUR), '--backend=ray']
   killed = {}

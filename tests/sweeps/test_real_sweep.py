@@ -27,6 +27,7 @@ def written(directory) -> dict[pathlib.Path, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_two_runs_share_a_stage_and_none_is_repeated(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.delenv('ALIGNAX', raising=False)
