@@ -33,13 +33,15 @@ def get_config(arg=None):
     common.tiny(config, 'demonstrations', 1000)
     config.model.update(width=64, depth=2, mlp_width=192)
     config.role_from.teacher = 'configs/sft.py:size=tiny'
-    config.total_steps = 60
+    # Rows with responses of the student's own are not packed: fewer a step.
+    config.total_steps = 60 if config.data.packing else 120
     config.algorithm_kw.max_new_tokens = 24
     config.optimizer.update(name='muon', learning_rate=0.02)
   elif args.size == 'smollm2':
     common.smollm2(config)
     config.role_from.teacher = 'runs/dpo'
-    config.total_steps = 60
+    # Rows with responses of the student's own are not packed: fewer a step.
+    config.total_steps = 60 if config.data.packing else 120
     config.data.heldout = 64
     config.algorithm_kw.max_new_tokens = 48
   config.data.path = args.data or config.data.path
