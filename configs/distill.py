@@ -40,8 +40,7 @@ def get_config(arg=None):
   elif args.size == 'smollm2':
     common.smollm2(config)
     config.role_from.teacher = 'runs/dpo'
-    # Rows with responses of the student's own are not packed: fewer a step.
-    config.total_steps = 60 if config.data.packing else 120
+    config.total_steps = 60
     config.data.heldout = 64
     config.algorithm_kw.max_new_tokens = 48
   config.data.path = args.data or config.data.path

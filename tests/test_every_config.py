@@ -1,6 +1,6 @@
 """Every config as it is, from the command line, as a new user tries it.
 
-Each takes a minute or two on two cores, with the stages that it starts from;
+Each takes less than a minute of two cores, with the stages it starts from;
 `-s` prints how long, and what came of it, for the docstring of the config.
 """
 

@@ -27,7 +27,10 @@ def check(config):
       raise ValueError(
         f'evals.sampling.{key} is unknown; {lookup.nearest(key, SAMPLING)}.'
       )
-  find_scorer(config.evals.scorer)
+  try:
+    find_scorer(config.evals.scorer)
+  except ValueError as error:
+    raise ValueError(f'evals.scorer: {error}') from error
 
 
 def draw(
