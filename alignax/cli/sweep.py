@@ -16,7 +16,6 @@ checkpoint; runs that ended with an error are tried again with --resume.
 
 import argparse
 import contextlib
-import fcntl
 import pathlib
 import shlex
 import signal
@@ -24,6 +23,7 @@ import threading
 import time
 
 from alignax import checks
+from alignax.alone import try_lock
 from alignax.cli import configs
 from alignax.sweeps import execute, local, plan, schedule, slurm, state
 
@@ -131,13 +131,9 @@ def only_here(workdir):
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   file = (workdir / 'lock').open('w')
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
+  if not try_lock(file):
     file.close()
-    raise ValueError(
-      f'Another alignax sweep is at work in {workdir}.'
-    ) from None
+    raise ValueError(f'Another alignax sweep is at work in {workdir}.')
   return file
 
 

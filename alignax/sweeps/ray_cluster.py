@@ -11,6 +11,7 @@ import pathlib
 import tempfile
 import threading
 
+from alignax.alone import try_lock
 from alignax.sweeps import state
 from alignax.sweeps.schedule import Execute
 from alignax.sweeps.state import Status
@@ -99,7 +100,7 @@ def own_cores(cores: list[int], size: int):
   folder.mkdir(exist_ok=True)
   for start in range(0, len(cores) - size + 1, size) if size else ():
     with (folder / f'{cores[start]}-{size}').open('w') as file:
-      if state.try_lock(file):
+      if try_lock(file):
         yield cores[start : start + size]
         return
   yield None

@@ -14,6 +14,7 @@ import re
 import threading
 from typing import NamedTuple
 
+from alignax.alone import try_lock
 from alignax.complete import is_complete
 
 # States. A run that was stopped or killed goes on when the sweep is run again;
@@ -98,15 +99,6 @@ def locked(directory: pathlib.Path, stopping: threading.Event | None = None):
     while not (held := try_lock(file)) and not stopping.wait(POLL):
       pass
     yield file if held else None
-
-
-def try_lock(file) -> bool:
-  """Locks an open file, unless another has."""
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return False
-  return True
 
 
 def is_locked(directory: pathlib.Path) -> bool:
