@@ -54,7 +54,8 @@ class Writer:
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     self._active = jax.process_index() == 0
     last = _keep_until(self._path, start) if self._active else {}
-    self.tokens = tokens
+    self._tokens = tokens
+    self._uncounted = []  # Of steps whose line is not written, on the device.
     self._seconds = last.get('seconds', 0.0)
     self._began = time.monotonic()
     self._pending = None
@@ -70,13 +71,15 @@ class Writer:
   def write(self, step: int, metrics: dict, *, tokens: int = 0):
     """Takes the metrics of a step; returns those of an earlier one, or None.
 
-    `tokens` counts what the step read, and is added up over the run.
+    `tokens` counts what the step read, and is added up over the run. It may be
+    an array, [], that the device has not computed yet.
     """
-    self.tokens += tokens
+    self._uncounted.append(tokens)
     written = None
     if step % self.every == 0:
       written = self.flush()
-      self._pending = (step, metrics, self.tokens, self._elapsed())
+      self._pending = (step, metrics, self._uncounted, self._elapsed())
+      self._uncounted = []
     return written
 
   def flush(self) -> dict | None:
@@ -84,15 +87,22 @@ class Writer:
     if self._pending is None:
       return None
     (step, metrics, tokens, seconds), self._pending = self._pending, None
+    self._tokens += _total(tokens)
     numbers = {k: np.asarray(v).item() for k, v in metrics.items()}
-    return self.line(step, numbers, tokens, seconds)
+    return self.line(step, numbers, self._tokens, seconds)
+
+  @property
+  def tokens(self) -> int:
+    """Those of all steps; blocks until the device has them."""
+    pending = self._pending[2] if self._pending else []
+    return self._tokens + _total(pending) + _total(self._uncounted)
 
   def line(self, step: int, numbers: dict, tokens=None, seconds=None) -> dict:
     """Writes one line of plain numbers."""
     row = {
       'step': step,
       'seconds': round(self._elapsed() if seconds is None else seconds, 3),
-      'tokens': int(self.tokens if tokens is None else tokens),
+      'tokens': self.tokens if tokens is None else tokens,
       **numbers,
     }
     if self._active:
@@ -112,6 +122,10 @@ class Writer:
 
   def _elapsed(self) -> float:
     return self._seconds + time.monotonic() - self._began
+
+
+def _total(tokens) -> int:
+  return sum(int(np.asarray(count)) for count in tokens)
 
 
 def read(workdir) -> list[dict]:

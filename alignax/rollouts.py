@@ -118,7 +118,7 @@ def make_collect(rollout, score_fn, *, group, rounds=1, own=None):
     metrics = rewards.summary(scores, parts)
     metrics |= describe(rows, scores, group, own or group)
     if rounds == 1:
-      return rows, scores, metrics
+      return rows, scores, metrics | {'tokens': sampling.num_tokens(rows)}
     scores, number, others = to_host(scores), 1, []
     while number < rounds and without_signal(scores, group).any():
       more, more_scores, parts = scored(params, frozen, prompts, key, number)
@@ -131,8 +131,8 @@ def make_collect(rollout, score_fn, *, group, rounds=1, own=None):
       number += 1
     metrics = rewards.with_left_out(metrics, others)
     left = without_signal(scores, group).mean()
-    more = {'groups/rounds': float(number), 'groups/dead_left': float(left)}
-    return rows, scores, metrics | more
+    metrics |= {'groups/rounds': float(number), 'groups/dead_left': float(left)}
+    return rows, scores, metrics | {'tokens': sampling.num_tokens(rows)}
 
   return collect
 

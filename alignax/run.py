@@ -143,6 +143,8 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
       tokens = count_tokens(batch)
       batch = sharding.shard_batch(mesh, batch)
       state, numbers = step_fn(state, frozen, batch, key)
+      # A step that samples its rows counts them itself.
+      tokens = numbers.pop('tokens', tokens)
       written = writer.write(step, numbers, tokens=tokens)
       show(bar, written)
       check_finite(config, found, written)

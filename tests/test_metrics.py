@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 
 from alignax import metrics
@@ -39,6 +40,17 @@ def test_tokens_go_on_between_two_lines(tmp_path):
   write(tmp_path, range(1, 4), every=2)
   write(tmp_path, range(4, 7), start=3, tokens=15, every=2)
   assert rows(tmp_path) == [(2, 10), (4, 20), (6, 30)]
+
+
+def test_tokens_that_the_device_counts_are_awaited_when_asked_for(tmp_path):
+  writer = metrics.Writer(tmp_path, start=0, every=2, tensorboard=False)
+  for step in range(1, 4):
+    writer.write(step, {}, tokens=jnp.int32(2**30))
+  assert writer.tokens == 3 * 2**30  # More than the device's integers hold.
+  writer.line(3, {'heldout/loss': 1.0})
+  writer.close()
+  found = [(2, 2**31), (3, 3 * 2**30)]
+  assert sorted(rows(tmp_path)) == found
 
 
 def test_a_run_without_a_checkpoint_starts_anew(tmp_path):

@@ -35,3 +35,8 @@ def test_the_text_is_learned_beside_the_reward(home, start, tmp_path):
   train(home, 'ppo', tmp_path / 'cut', **{**given, 'total_steps': 2})
   train(home, 'ppo', tmp_path / 'cut', **given)
   assert losses(tmp_path / 'cut', 'ptx/nll') == nll
+  # Tokens are those of the prompts and of what was sampled.
+  tokens = losses(tmp_path / 'mixed', 'tokens')
+  sampled = 8 * sum(losses(tmp_path / 'mixed', 'objective/length'))
+  assert sampled + 4 * 8 < tokens[-1] <= sampled + 4 * 8 * 32
+  assert losses(tmp_path / 'cut', 'tokens') == tokens

@@ -91,6 +91,7 @@ def make_step(models, tx, *, loss='forward_kl', top_k=0, on_policy=0.0,
     if own:
       batch = rollout(state.params, frozen, batch, rollout_key)
     state, metrics = update(state, frozen, batch, update_key)
+    metrics['tokens'] = sampling.num_tokens(batch)
     return state, metrics | {'distill/on_policy': float(own)}
 
   return step

@@ -213,6 +213,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
     scores, parts = score_fn(frozen, rows | {'row': prompts.get('row')})
     ptx = prompts.get('ptx')
     state, metrics = learn(state, frozen, rows, scores, ptx, learn_key)
+    metrics['tokens'] = sampling.num_tokens(rows)
     return state, metrics | rewards.summary(scores, parts)
 
   return step

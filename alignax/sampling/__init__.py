@@ -4,6 +4,7 @@ from alignax.sampling.prompts import left_pad
 from alignax.sampling.sampler import (
   SampleState,
   advance,
+  num_tokens,
   repeat_rows,
   sample,
   start,
@@ -20,6 +21,7 @@ __all__ = [
   'generate',
   'left_pad',
   'make_sampling',
+  'num_tokens',
   'repeat_rows',
   'sample',
   'start',

@@ -196,6 +196,12 @@ def repeat_rows(tree, group: int):
   return jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), tree)
 
 
+@jax.jit
+def num_tokens(rows: Batch) -> Array:
+  """Tokens of prompts and responses, padding left out, []."""
+  return jnp.sum(rows['segments'] > 0)
+
+
 def _append(state, tokens, logps, sampler_logps, stop_ids) -> SampleState:
   """Writes one drawn token a row; nothing to rows that are done."""
   alive = ~state.done

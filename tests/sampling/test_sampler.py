@@ -7,7 +7,7 @@ import pytest
 import sampling_worlds as worlds
 
 from alignax import sharding
-from alignax.sampling import make_sampling, sample
+from alignax.sampling import make_sampling, num_tokens, sample
 
 N = 24  # Of the buffer, which every test shares: few programs are compiled.
 KEY = jax.random.key(7)
@@ -107,6 +107,7 @@ def test_rows_are_a_batch_in_the_common_language(world):
     expected[6 : 6 + rows['lengths'][i]] = True
     np.testing.assert_array_equal(rows['mask'][i], expected)
     assert not rows['inputs'][i, 7 + rows['lengths'][i] :].any()
+  assert num_tokens(rows) == prompts['segments'].sum() + rows['lengths'].sum()
 
 
 def test_the_stop_token_is_returned_and_trained_on(world):
