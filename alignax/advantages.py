@@ -103,12 +103,13 @@ def whiten(
     eps: floor of the variance.
 
   Returns:
-    [...], zero off the mask.
+    [...], zero off the mask; where all entries are equal, zero or their mean.
   """
   chex.assert_equal_shape([x, mask])
   x, mask = jax.lax.stop_gradient(widened(x)[0]), as_bools('mask', mask)
   mean, var = _moments(x, mask)
-  white = (x - mean) * jax.lax.rsqrt(var + eps)
+  # The mean of equal entries is off by rounding, which a small ε blows up.
+  white = (x - mean) * jax.lax.rsqrt(var + eps) * _differ(x, mask)
   return jnp.where(mask, white if shift else white + mean, 0.0)
 
 
@@ -150,7 +151,7 @@ def group_relative(
   divisor = choose('scale', scale, scales)()
   advantages = (scores - mean) / jnp.where(divisor > 0, divisor, 1.0)
   # The mean of equal scores is them but for rounding, which a small ε blows up.
-  return jnp.where(exists & _differ(scores, exists), advantages, 0.0)
+  return jnp.where(exists & _differ(scores, exists, axis=1), advantages, 0.0)
 
 
 def leave_one_out(scores: Array, *, exists: Array | None = None) -> Array:
@@ -245,11 +246,11 @@ def _scores(scores, exists):
   return jnp.where(exists, scores, 0.0), exists
 
 
-def _differ(scores, exists):
-  """Whether a group has two different scores. [P, G] -> [P, 1]."""
-  kw = dict(axis=1, where=exists, keepdims=True)
-  high = jnp.max(scores, initial=-jnp.inf, **kw)
-  return high > jnp.min(scores, initial=jnp.inf, **kw)
+def _differ(x, mask, axis=None):
+  """Whether two of the masked entries differ, shaped as `_moments`."""
+  kw = dict(axis=axis, where=mask, keepdims=axis is not None)
+  high = jnp.max(x, initial=-jnp.inf, **kw)
+  return high > jnp.min(x, initial=jnp.inf, **kw)
 
 
 def _moments(x, mask, axis=None):

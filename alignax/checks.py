@@ -92,8 +92,6 @@ def check_config(config):
         f'The config lacks {", ".join(missing)}; start it from '
         'configs.common.base(), which has every key.'
       )
-  if config.total_steps < 1:
-    raise ValueError(f'total_steps is {config.total_steps}; give at least 1.')
   check_mixture(config.data)
   check_evals(config)
 
@@ -131,6 +129,29 @@ def check_evals(config):
       'checkpoint.keep_best is 0, which keeps none for being the best: set it, '
       'to 1 say.'
     )
+  # With it again, only what is the best so far is rated, whenever it is saved.
+  if kept.keep_best > 0 and not config.monitor.stop:
+    check_rated(config)
+
+
+def check_rated(config):
+  """Raises if checkpoints are saved that have nothing to be compared by."""
+  kept, evals = config.checkpoint, config.evals
+  if not kept.best_metric:
+    raise ValueError(
+      f'checkpoint.keep_best is {kept.keep_best}, but checkpoint.best_metric '
+      "is empty: set it to an evaluated metric, '-heldout/loss' say."
+    )
+  of_probes = kept.best_metric.lstrip('-').startswith('probes/')
+  key = 'evals.probes.every' if of_probes else 'evals.every'
+  every = evals.probes.every if of_probes else evals.every
+  if kept.every and (not every or kept.every % every):
+    raise ValueError(
+      f'checkpoint.keep_best is {kept.keep_best}, but at some of the steps '
+      f'that are saved, every {kept.every}, {kept.best_metric!r} is not '
+      f'measured: set {key}, which is {every}, to a divisor of '
+      'checkpoint.every, to the same say.'
+    )
 
 
 def check_kind(config, algorithm):
@@ -146,6 +167,11 @@ def check_kind(config, algorithm):
     raise ValueError(
       f'data.turns is {d.turns!r}, a choice for data of kind text only; {name} '
       f"reads {kind}, so leave it at 'all'."
+    )
+  if d.packing and kind == 'prompts':
+    raise ValueError(
+      f'data.packing is True, but {name} reads prompts, each of which needs a '
+      'row to go on in: set it to False.'
     )
 
 

@@ -24,18 +24,18 @@ def make_evaluation(config, algorithm, kw, roles, found, tokenizer, mesh,
       roles.models, **given, **lora_roles.join_kw(roles), microbatches=parts
     )
   key = jax.random.fold_in(jax.random.key(config.seed), EVALS)
-  score_fn = None
-  if found.heldout is not None:
-    score_fn = scorer.score_fn(found.heldout.rows, single=True)
+  # Where nothing is held out, samples answer what is learned from.
+  shown = found.batches.examples if found.heldout is None else found.heldout
+  score_fn = scorer.score_fn(shown.rows, single=True)
 
   def evaluate(step, params, frozen):
     numbers = {}
     if on_heldout is not None:
       result = on_heldout(params, frozen, whole, key)
       numbers |= {f'heldout/{k}': float(v) for k, v in result.items()}
-    if config.evals.samples and found.heldout is not None:
+    if config.evals.samples:
       rows, scores = samples_eval.draw(
-        roles.models, params, frozen, tokenizer, found.heldout,
+        roles.models, params, frozen, tokenizer, shown,
         number=config.evals.samples, seed=config.seed, **config.evals.sampling,
         scorer=config.evals.scorer, stop_ids=reading.stop_ids(tokenizer),
         score_fn=score_fn, join=roles.join,

@@ -94,6 +94,7 @@ def update_until(update, state, parts, stop_kl):
   (state, _), (metrics, made) = jax.lax.scan(one, start, parts)
   count = jnp.sum(made)
   means = jax.tree.map(lambda x: jnp.sum(x) / count, metrics)
-  if 'skipped_in_a_row' in metrics:
-    means['skipped_in_a_row'] = metrics['skipped_in_a_row'][count - 1]
+  for name in ('skipped_in_a_row', 'skipped_total'):  # Counts, no means.
+    if name in metrics:
+      means[name] = metrics[name][count - 1]
   return state, means | {'updates': count.astype(jnp.float32)}

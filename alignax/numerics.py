@@ -6,6 +6,7 @@ infinite entry makes the gradient of a whole batch NaN, even at weight zero.
 """
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from alignax.types import Array
@@ -14,6 +15,8 @@ from alignax.types import Array
 # (half a billion) carry no information, and their squares and their products
 # with lengths still fit in float32.
 MAX_EXPONENT = 20.0
+# Sums of it over a vocabulary, times gradients, still fit in float32.
+LEAST_LOGP = -1e30
 
 
 def matched(*numbers: Array, **floats: Array) -> list[Array]:
@@ -75,6 +78,14 @@ def bounded_exp(x: Array) -> Array:
   """
   near = jnp.exp(jnp.minimum(x, MAX_EXPONENT))
   return near * (1 + jnp.maximum(x - MAX_EXPONENT, 0.0))
+
+
+def log_softmax(logits: Array) -> Array:
+  """Log-probs over the last axis, those of -inf being low, but finite.
+
+  Sampling rules out tokens by -inf, and in 0 · log 0 that would be NaN.
+  """
+  return jnp.maximum(jax.nn.log_softmax(logits, axis=-1), LEAST_LOGP)
 
 
 def log1mexp(x: Array) -> Array:

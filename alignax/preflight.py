@@ -6,9 +6,12 @@ from jax.sharding import Mesh
 
 from alignax import (
   assemble,
+  check_paths,
+  check_values,
   checks,
   monitoring,
   probing,
+  reading,
   reward_checks,
   sharding,
 )
@@ -27,16 +30,20 @@ class Checked(NamedTuple):
 def check(config) -> Checked:
   """Raises ValueError for what is wrong: before a stage takes its time."""
   checks.check_config(config)
+  check_values.check(config)
   algorithm = assemble.find_algorithm(config.algorithm)
   kw = checks.algorithm_arguments(algorithm, config)
+  check_values.check_arguments(algorithm, kw)
   tx = assemble.make_optimizer(config, algorithm, kw)
   mesh = sharding.make_mesh(**config.mesh)
   checks.check_model(config)
   reward_checks.check(config, algorithm)
   checks.check_kind(config, algorithm)
   checks.check_batch(config, algorithm, kw, mesh)
+  reading.batch_kw(algorithm, kw, config.data)
   checks.check_lora(config, algorithm)
   monitoring.check(config)
   probing.check(config, algorithm)
   samples.check(config)
+  check_paths.check(config)
   return Checked(algorithm, kw, tx, mesh)

@@ -21,8 +21,13 @@ class Data(NamedTuple):
 
 
 def load_tokenizer(config):
-  """The tokenizer named by the config, or that of the model it starts from."""
+  """The tokenizer named by the config, or that of the model it starts from.
+
+  It has the config's chat template, if that names one.
+  """
   tokenizer = _tokenizer(config)
+  if config.data.template:
+    data.adopt_template(tokenizer, config.data.template)
   teacher = config.role_from.teacher
   if teacher and tokenizer_of(teacher).get_vocab() != tokenizer.get_vocab():
     raise ValueError(
@@ -64,13 +69,23 @@ def tokenizer_of(where: str):
 
 def stop_ids(tokenizer) -> tuple[int, ...]:
   """Tokens that end a response: end of text, and end of turn."""
-  turns = ('<|im_end|>', '<|eot_id|>', '<end_of_turn>')
-  found = map(tokenizer.convert_tokens_to_ids, turns)
+  turns = ('<|im_end|>', '<|eot_id|>', '<end_of_turn>', end_of_turn(tokenizer))
+  found = map(tokenizer.convert_tokens_to_ids, filter(None, turns))
   # A token that is not there is looked up as the unknown one, which may be the
   # end of text at the same time, as in GPT-2.
   found = [i for i in found if i != tokenizer.unk_token_id]
   ids = dict.fromkeys([tokenizer.eos_token_id, *found])
   return tuple(i for i in ids if i is not None)
+
+
+def end_of_turn(tokenizer) -> str | None:
+  """The token with which its chat template ends what the assistant says."""
+  if not tokenizer.chat_template:
+    return None
+  try:
+    return data.stop_token(data.make_template(tokenizer))
+  except (data.RowError, data.TemplateRefused):
+    return None  # Not for conversations; who trains on some is told so.
 
 
 def load_data(config, algorithm, kw, tokenizer) -> Data:
@@ -97,6 +112,7 @@ def load_data(config, algorithm, kw, tokenizer) -> Data:
     heldout, reports['held out'] = data.prepare(
       heldout_rows, tokenizer, **prepare_kw
     )
+    data.report_trained_on(heldout, examples, reports['held out'])
   ptx = None
   if kw.get('ptx_coef'):
     ptx, reports['pretraining'] = load_ptx(config, tokenizer)

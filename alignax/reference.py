@@ -4,6 +4,7 @@ import hashlib
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -31,6 +32,7 @@ def with_reference(config, algorithm, roles, found, mesh, workdir):
   sets = {'training': found.batches.examples, 'heldout': found.heldout}
   sets = {name: examples for name, examples in sets.items() if examples}
   digests = {f'{name}_digest': digest(rows) for name, rows in sets.items()}
+  digests['ref_digest'] = checksum(ref)
   logps = load(path, digests)
   if logps is None:
     logps = {
@@ -54,10 +56,32 @@ def digest(examples) -> str:
   return hashed.hexdigest()
 
 
-def load(path: pathlib.Path, digests: dict[str, str]) -> dict | None:
-  """What is stored of these very examples; None if nothing is.
+def checksum(params) -> str:
+  """Of the bits of all parameters, on whatever mesh they are."""
+  hashed = hashlib.sha256()
+  for total in jax.tree.leaves(_sums(params)):
+    hashed.update(int(total).to_bytes(4, 'little'))
+  return hashed.hexdigest()
 
-  The config of a run cannot change, but the file that it names can.
+
+@jax.jit
+def _sums(params):
+  """Every array's bits, summed as integers: in any order it is the same."""
+  bits = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+  def total(x):
+    x = jax.lax.bitcast_convert_type(x, bits[x.dtype.itemsize])
+    # By its place, so that two that change places are told apart.
+    places = jax.lax.iota(jnp.uint32, x.size).reshape(x.shape)
+    return jnp.sum(x.astype(jnp.uint32) * (2 * places + 1))
+
+  return jax.tree.map(total, params)
+
+
+def load(path: pathlib.Path, digests: dict[str, str]) -> dict | None:
+  """What is stored of these very examples and model; None if nothing is.
+
+  The config of a run cannot change, but the files that it names can.
   """
   if not path.exists():
     return None
@@ -67,8 +91,8 @@ def load(path: pathlib.Path, digests: dict[str, str]) -> dict | None:
     return found
   if jax.process_index() == 0:
     print(
-      f'{path} is of other data than this: reference log-probs are computed '
-      'anew.',
+      f'{path} is of other data or another reference than this: its '
+      'log-probs are computed anew.',
       flush=True,
     )
   return None

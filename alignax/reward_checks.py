@@ -60,6 +60,45 @@ def check(config, algorithm):
         'samples one: set its baseline to a field of the rows with a response '
         'to win against, or algorithm_kw.group, where there is one.'
       )
+  _check_scale(config, algorithm)
+  _check_chance(config, algorithm)
+
+
+def _check_scale(config, algorithm):
+  """Refuses to standardise what is compared with another batch."""
+  apart = getattr(algorithm, 'SCORED_APART', '')
+  if config.algorithm_kw.get('rounds', 1) > 1:
+    apart = 'the groups of all rounds'
+  for name, reward in config.rewards.items():
+    if reward.get('standardise') and apart:
+      raise ValueError(
+        f'rewards.{name}.standardise is over one batch of responses, and '
+        f'{config.algorithm} compares {apart}: leave it out.'
+      )
+
+
+def _check_chance(config, algorithm):
+  """Whether an algorithm of chances to win gets some, or else scores."""
+  taken = inspect.signature(algorithm.make_step).parameters
+  if 'win_probs' not in taken:
+    return
+  win_probs = config.algorithm_kw.get('win_probs', taken['win_probs'].default)
+  counted = [r for r in config.rewards.values() if r.get('weight', 1.0)]
+  if not win_probs and any(map(compares, counted)):
+    raise ValueError(
+      'a judge of two responses gives chances to win: set '
+      'algorithm_kw.win_probs=True.'
+    )
+  if win_probs and list(map(_is_chance, counted)) != [True]:
+    raise ValueError(
+      'algorithm_kw.win_probs=True needs one judge of two responses as the '
+      'only reward, without weight, clip, standardise or baseline.'
+    )
+
+
+def _is_chance(reward) -> bool:
+  plain = reward.get('weight', 1.0) == 1 and not reward.get('clip')
+  return compares(reward) and plain and not reward.get('standardise')
 
 
 def compares(reward) -> bool:

@@ -79,8 +79,9 @@ def train_checked(config, checked, workdir, load_config, beside) -> dict:
     config.model.vocab_size = config.model.get('vocab_size') or len(tokenizer)
   found = reading.load_data(config, algorithm, kw, tokenizer)
   describe.report_data(found, workdir)
-  if 'stop_ids' in kw and not kw['stop_ids']:
-    kw['stop_ids'] = reading.stop_ids(tokenizer)
+  ends = reading.stop_ids(tokenizer)
+  if 'stop_ids' in kw:
+    ends = kw['stop_ids'] = tuple(kw['stop_ids']) or ends
 
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(mesh))
@@ -92,7 +93,7 @@ def train_checked(config, checked, workdir, load_config, beside) -> dict:
     roles = scorer.beside(roles)
     main = algorithm.TRAINED[0]
     models.write_description(workdir, roles.models[main], roles.origin)
-    tokenizer.save_pretrained(workdir)
+    models.save_tokenizer(tokenizer, workdir, ends)
     found = reference.with_reference(
       config, algorithm, roles, found, mesh, workdir
     )
@@ -138,7 +139,7 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
       if config.monitor.stop and saver.latest is None:
         best, _ = monitoring.at_end(config, 0, evals)  # Not where it is NaN.
         saver.save(0, state, evals if best else None, {'tokens': 0})
-    feed = with_ptx(found, start, total)
+    feed, before = with_ptx(found, start, total), {}
     for step, batch in zip(range(start + 1, total + 1), feed):
       tokens = count_tokens(batch)
       batch = sharding.shard_batch(mesh, batch)
@@ -147,15 +148,18 @@ def loop(config, workdir, mesh, step_fn, state, frozen, found, evaluate, saver,
       tokens = numbers.pop('tokens', tokens)
       written = writer.write(step, numbers, tokens=tokens)
       show(bar, written)
-      check_finite(config, found, written)
-      evals = None
+      # Of the step before, which is over while this one is computed.
+      check_finite(config, found, step - 1, before)
+      before, evals = numbers, None
       if due(config.evals.every, config.evals.probes.every):
-        check_finite(config, found, writer.flush())
+        writer.flush()
+        check_finite(config, found, step, numbers)
         evals = evaluate_into(writer, config, evaluate, step, state, frozen)
       best, ended = monitoring.at_end(config, step, evals)
       asked = stop(step)
       if asked or best or due(config.checkpoint.every):
-        check_finite(config, found, writer.flush())
+        writer.flush()
+        check_finite(config, found, step, numbers)
         # Of two that are equally good the monitor goes back to the first.
         rated = evals if best or not config.monitor.stop else None
         saver.save(step, state, rated, {'tokens': writer.tokens})
@@ -215,7 +219,7 @@ def run_stages(config, where: pathlib.Path, load_config):
   """
 
   def resolve(source):
-    if stages.CONFIG not in source:
+    if not stages.is_config(source):
       return source
     if load_config is None:
       raise ValueError(f'{source} is a config, and nothing here loads configs.')
@@ -244,14 +248,12 @@ def count_tokens(batch) -> int:
   return int(np.sum(batch['segments'] > 0)) * jax.process_count()
 
 
-def check_finite(config, found, written):
+def check_finite(config, found, step: int, numbers):
   """Stops a run that has skipped too many updates in a row."""
-  if not written or 'skipped_in_a_row' not in written:
-    return
-  if written['skipped_in_a_row'] >= config.max_skipped > 0:
-    step = written['step']
+  skipped = int(np.asarray(numbers.get('skipped_in_a_row', 0)))
+  if skipped >= config.max_skipped > 0:
     raise NotFinite(
-      f'The last {written["skipped_in_a_row"]:.0f} updates had a loss or '
+      f'The last {skipped} updates had a loss or '
       f'gradient that was not finite, and were skipped. The batch of step '
       f'{step} is {found.batches.where(step - 1)}. The last checkpoint is '
       'good; look at those rows, or lower optimizer.learning_rate.'

@@ -1,9 +1,31 @@
 """The runs that another run starts from, where they are named by configs."""
 
 import hashlib
+import re
 
-# 'configs/sft.py:size=tiny' is a config; everything else is a place.
-CONFIG = '.py'
+
+def is_config(source: str) -> bool:
+  """Whether it is 'FILE.py' or 'FILE.py:ARGS'; everything else is a place."""
+  return bool(re.search(r'\.py(:|$)', source))
+
+
+def sources(config) -> dict[str, str]:
+  """Every source that a config names, by its dotted key.
+
+  'init_from', 'role_from.reward', 'rewards.NAME.source', and of an ensemble
+  'rewards.NAME.members.0'; those that are empty are left out.
+
+  Args:
+    config: a `ConfigDict`, or the nested dicts of a config.json.
+  """
+  found = {'init_from': config.get('init_from')}
+  for role, source in config.get('role_from', {}).items():
+    found[f'role_from.{role}'] = source
+  for name, reward in config.get('rewards', {}).items():
+    found[f'rewards.{name}.source'] = reward.get('source')
+    for i, member in enumerate(reward.get('members', ())):
+      found[f'rewards.{name}.members.{i}'] = member
+  return {key: source for key, source in found.items() if source}
 
 
 def resolved(config, resolve):
@@ -25,14 +47,8 @@ def digest(config, load_config) -> str:
 
   So a stage whose own stage has changed is another one, and made anew.
   """
-  text, sources = config.to_json(), []
-
-  def collect(source):
-    if CONFIG in source:
-      sources.append(source)
-    return source
-
-  resolved(config, collect)
-  for source in sources:
-    text += digest(load_config(source), load_config)
+  text = config.to_json()
+  for source in sources(config).values():
+    if is_config(source):
+      text += digest(load_config(source), load_config)
   return hashlib.sha256(text.encode()).hexdigest()[:8]

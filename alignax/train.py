@@ -153,6 +153,7 @@ def make_update(
       'grad_norm': grad_norm,
       'skipped': 1.0 - ok,
       'skipped_in_a_row': state.skipped.astype(jnp.float32),
+      'skipped_total': state.skipped_total.astype(jnp.float32),
     }
     return state, metrics
 

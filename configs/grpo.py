@@ -46,6 +46,7 @@ def get_config(arg=None):
       ratio='token',
       kl_coef=0.0,
       kl_kind='k3',
+      kl_times_ratio=False,
       overlong_cache=0,
       mask_truncated=False,
       importance='none',

@@ -105,6 +105,15 @@ class TestWhiten:
     same = ax.whiten(np.full(4, 3.0, np.float32), np.ones(4, bool))
     close(same, 0)
 
+  @pytest.mark.parametrize('value', [-3.3, 7.7, 1000.3])
+  def test_equal_entries_are_no_more_than_rounding_apart(self, value):
+    # Their mean is not them to the last bit.
+    x = np.full((8, 16), value, np.float32)
+    mask = np.ones(x.shape, bool)
+    assert not np.any(ax.whiten(x, mask))
+    close(ax.whiten(x, mask, shift=False), x)
+    assert not np.any(ax.reinforce_plus_plus(x * (mask.cumsum(1) == 16), mask))
+
 
 class TestGroups:
   scores = np.array([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]], np.float32)

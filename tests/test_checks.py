@@ -50,6 +50,7 @@ def test_data_that_an_algorithm_reads(source, changes):
   ('sft.py', {'data.kind': 'pair'}, 'reads text'),
   ('kto.py', {'data.turns': 'last'}, 'data.turns .* text only; .* unpaired'),
   ('ppo.py', {'data.turns': 'last'}, 'data.turns .* text only; .* prompts'),
+  ('ppo.py', {'data.packing': True}, 'data.packing is True, .* to False'),
   ('sft.py', {'data.ptx_path': 'a.txt'},
    "ptx_path is 'a.txt', but alignax.algorithms.sft mixes no text in"),
   ('ppo.py', {'data.ptx_path': 'a.txt'}, 'ptx_coef is 0, which mixes none'),
@@ -103,6 +104,35 @@ def test_a_best_metric_keeps_something():
     checks.check_config(load('sft.py', best))
   for kept in ({'checkpoint.keep_best': 1}, {'monitor.stop': True}):
     checks.check_config(load('sft.py', best | kept))
+
+
+BEST = {'checkpoint.keep_best': 1, 'checkpoint.best_metric': '-heldout/loss'}
+PROBED = {'checkpoint.best_metric': 'probes/length', 'evals.probes.every': 5}
+
+
+@pytest.mark.parametrize('changes', [
+  {'checkpoint.every': 5, 'evals.every': 5},
+  {'checkpoint.every': 10, 'evals.every': 5},
+  {'checkpoint.every': 10, **PROBED},
+  {'checkpoint.every': 0, 'evals.every': 3},  # The last one is always rated.
+  {'checkpoint.every': 5, 'evals.every': 3, 'monitor.stop': True},
+])  # fmt: skip
+def test_what_is_saved_is_rated(changes):
+  checks.check_config(load('sft.py', BEST | changes))
+
+
+@pytest.mark.parametrize('changes, match', [
+  ({'checkpoint.best_metric': ''}, 'checkpoint.best_metric is empty: set it'),
+  ({'checkpoint.every': 5, 'evals.every': 0}, 'set evals.every, which is 0'),
+  ({'checkpoint.every': 5, 'evals.every': 10}, 'set evals.every, which is 10'),
+  ({'checkpoint.every': 5, 'evals.every': 3},
+   "every 5, '-heldout/loss' is not measured: set evals.every, which is 3"),
+  ({'checkpoint.every': 6, 'evals.every': 3, **PROBED},
+   'set evals.probes.every, which is 5'),
+])  # fmt: skip
+def test_the_best_is_not_chosen_among_what_is_not_rated(changes, match):
+  with pytest.raises(ValueError, match=f'keep_best is 1, but .*{match}'):
+    checks.check_config(load('sft.py', BEST | changes))
 
 
 def test_a_run_is_refused_before_it_runs_what_it_starts_from(

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pathlib
+import re
 import types
 
 import numpy as np
@@ -158,27 +159,40 @@ def test_the_most_of_a_fit_is_on_the_curve():
 
 
 class TestAboveDPO:
+  # Of one model, from which every seed draws other responses.
   ends = lambda seed, kl, gold: run(
-    seed, probes__kl_exact={0: 0.0, 8: kl}, probes__total={0: 0.6, 8: gold}
-  )
+    seed, probes__kl_exact={0: 0.0, 8: kl},
+    probes__total={0: (0.6, 0.5)[seed], 8: gold},
+  )  # fmt: skip
   dpo = [
-    [ends(0, 2.0, 0.7), ends(1, 2.0, 0.9)],
+    [ends(0, 2.25, 0.7), ends(1, 2.25, 0.9)],
     [ends(1, 1.0, 0.8), ends(0, 1.0, 0.8)],
   ]
 
-  def test_frontier_is_of_one_seed_from_the_start_on(self):
+  def test_frontier_is_of_one_seed_from_its_own_start_on(self):
     known = preference_losses.frontier_of(self.dpo, 1)
-    np.testing.assert_allclose(known, [(0, 0.6), (1, 0.8), (2, 0.9)])
+    np.testing.assert_allclose(known, [(0, 0.5), (1, 0.8), (2.25, 0.9)])
+    known = preference_losses.frontier_of(self.dpo, 0)
+    np.testing.assert_allclose(known, [(0, 0.6), (1, 0.8), (2.25, 0.7)])
 
   def test_is_against_the_same_seed_at_the_same_kl(self):
     ends = TestAboveDPO.ends
-    runs = [ends(1, 1.5, 0.87), ends(0, 0.5, 0.72)]  # DPO: 0.85, 0.7.
+    # In √KL half way from 1 to 1.5, and from 0 to 1: DPO has 0.85, and 0.7.
+    runs = [ends(1, 1.5625, 0.87), ends(0, 0.25, 0.72)]
     out = preference_losses.above_dpo(runs, self.dpo)
     assert out == '+0.020 [+0.020, +0.020]'
 
+  def test_a_method_on_the_same_concave_curve_is_not_above(self):
+    curve = lambda seed, kl: (0.6, 0.5)[seed] + 0.15 * math.sqrt(kl)
+    runs = lambda kl: [TestAboveDPO.ends(s, kl, curve(s, kl)) for s in (0, 1)]
+    dpo = [runs(0.4), runs(1.2), runs(2.0)]
+    for kl in (0.1, 0.7, 1.5):
+      out = preference_losses.above_dpo(runs(kl), dpo)
+      assert re.findall(r'[\d.]+', out) == ['0.000'] * 3
+
   def test_is_a_dash_beyond_where_dpo_came(self):
     ends = TestAboveDPO.ends
-    runs = [ends(0, 0.5, 0.72), ends(1, 2.1, 0.9)]
+    runs = [ends(0, 0.5, 0.72), ends(1, 2.3, 0.9)]
     assert preference_losses.above_dpo(runs, self.dpo) == '–'
 
 

@@ -23,10 +23,10 @@ LAYERS = {
   ),
   2: ('algorithms', 'evals'),
   3: (
-    'checks', 'assemble', 'describe', 'heldout', 'reference', 'run', 'report',
-    'lora_roles', 'reward_checks', 'scoring', 'sweeps', 'cli',
-    'probing', 'monitoring', 'complete', 'role_params', 'reading', 'stages',
-    'stopping', 'preflight', 'alone',
+    'checks', 'check_values', 'check_paths', 'assemble', 'describe', 'heldout',
+    'reference', 'run', 'report', 'lora_roles', 'reward_checks', 'scoring',
+    'sweeps', 'cli', 'probing', 'monitoring', 'complete', 'role_params',
+    'reading', 'stages', 'stopping', 'preflight', 'alone',
   ),
 }  # fmt: skip
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -33,6 +33,19 @@ class TestStopIds:
     found = tokenizer_with(eos_token='<end>', more=['<|im_end|>'])
     assert reading.stop_ids(found) == (0, 3)
 
+  def test_what_the_template_ends_a_turn_with(self):
+    found = tokenizer_with(eos_token='<end>', unk_token='a')
+    found.add_tokens(['<|over|>'], special_tokens=True)
+    found.chat_template = (
+      "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' ' }}"
+      "{% if m['role'] == 'assistant' %}{{ '<|over|>' }}{% endif %}"
+      "{% endfor %}{% if add_generation_prompt %}{{ 'assistant ' }}{% endif %}"
+    )
+    over = found.convert_tokens_to_ids('<|over|>')
+    assert reading.stop_ids(found) == (0, over)
+    found.chat_template = "{{ raise_exception('for nobody') }}"
+    assert reading.stop_ids(found) == (0,)
+
   def test_the_unknown_token_is_none(self):
     found = tokenizer_with(unk_token='a')
     assert reading.stop_ids(found) == ()
@@ -42,7 +55,8 @@ class TestTokenizerOf:
   def config(self, **given):
     given = dict(tokenizer='', init_from='') | given
     roles = types.SimpleNamespace(teacher='')
-    return types.SimpleNamespace(role_from=roles, **given)
+    rows = types.SimpleNamespace(template='')
+    return types.SimpleNamespace(role_from=roles, data=rows, **given)
 
   @pytest.fixture
   def adapted(self, tmp_path):

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,12 +43,12 @@ class Run:
 
     return compute
 
-  def __call__(self, rows, heldout):
+  def __call__(self, rows, heldout, ref=1.0):
     made = lambda rows: data.Examples(rows, kind='pairs')
     batches = data.Batches(
       made(rows), kind='pairs', length=4, batch_size=1, seed=0
     )
-    frozen = {'ref': {}}
+    frozen = {'ref': {'w': jnp.full((3, 2), ref)}}
     roles = types.SimpleNamespace(
       models={'ref': None}, frozen=frozen, join=lambda t, f: (t, dict(f))
     )
@@ -78,6 +79,28 @@ def test_other_data_has_others(tmp_path, name, heldout, capsys):
   assert run(*sets) == sum(map(len, sets))
   assert 'reference.npz is of other data' in capsys.readouterr().out
   assert run(*sets) == 0
+
+
+def test_another_reference_has_others(tmp_path, capsys):
+  run = Run(tmp_path)
+  run(ROWS, ROWS[:1])
+  assert (run(ROWS, ROWS[:1], 1.0001), run(ROWS, ROWS[:1], 1.0001)) == (3, 0)
+  assert 'or another reference than this' in capsys.readouterr().out
+
+
+def test_a_checksum_is_of_every_bit_wherever_it_is():
+  mesh = worlds.make_mesh()
+  w = jax.random.normal(jax.random.key(0), (8, 4), jnp.bfloat16)
+  q = jnp.arange(16, dtype=jnp.int8)
+  whole = reference.checksum({'q': q, 'w': w})
+  rows = jax.NamedSharding(mesh, jax.P('data'))
+  assert reference.checksum({'q': q, 'w': jax.device_put(w, rows)}) == whole
+  for other in (
+    {'q': q, 'w': w.at[3, 1].multiply(1.01)},
+    {'q': q, 'w': w[::-1]},
+    {'q': q.at[0].add(1), 'w': w},
+  ):
+    assert reference.checksum(other) != whole
 
 
 def test_those_of_older_runs_say_not_of_what_they_are(tmp_path):

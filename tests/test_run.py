@@ -32,7 +32,7 @@ class TestRunDirectory:
     assert names >= {
       'config.json', 'metrics.jsonl', 'tensorboard', 'checkpoints',
       'samples.jsonl', 'versions.json', 'model.json', 'tokenizer.json',
-      'data.txt',
+      'data.txt', 'generation_config.json',
     }  # fmt: skip
     assert not any(name.endswith('.new') for name in names)
     assert any((dpo_run / 'tensorboard').iterdir())
@@ -166,6 +166,16 @@ class TestNotFinite:
     assert checkpoint.latest_step(saved) == 5
     policy = checkpoint.load_role(saved, 'policy')
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(policy))
+
+  def test_between_two_lines_too(self, home, tmp_path):
+    given = {
+      'algorithm': 'own_algorithm', 'algorithm_kw': {'poison_from': 4},
+      'max_skipped': 3, 'total_steps': 20, 'log.every': 5, 'evals.every': 0,
+    }  # fmt: skip
+    with pytest.raises(run.NotFinite, match='last 3 .* batch of step 6'):
+      train(home, 'sft', tmp_path, **given)
+    (row,) = [row for row in lines(tmp_path) if 'loss' in row]
+    assert row['step'] == 5 and row['skipped_total'] == 2
 
 
 REFUSED = {

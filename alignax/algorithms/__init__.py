@@ -16,6 +16,7 @@ and, where a held-out set makes sense, what is measured on it:
 Optional are OTHER_KINDS, what it reads where `config.data.kind` says so, and
 these, all called with the arguments of `make_step`:
 
+  check_kw(...)                        raises for values that cannot be
   roles(...) -> (trained, frozen)      where arguments decide what is needed
   init_extra(params=, ...)             what it adapts by itself: state.extra
   updates_per_step(...) -> int         optimiser steps, if not one

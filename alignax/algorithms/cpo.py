@@ -7,11 +7,22 @@ for the reference: without it (c = 0) both responses may become unlikely. It is
 a mean over all chosen tokens of the batch. Batches are as for `dpo`.
 """
 
+import functools
+
+import jax
+import numpy as np
+
 from alignax import losses, responses, train, weights
 
 DATA = 'pairs'
 TRAINED = ('policy',)
 FROZEN = ()
+
+
+def check_kw(*, kind='sigmoid', label_smoothing=0.0, **_):
+  """Raises for arguments that cannot be: the loss itself knows."""
+  kw = dict(kind=kind, label_smoothing=label_smoothing)
+  jax.eval_shape(functools.partial(losses.cpo_loss, **kw), *np.zeros((2, 1)))
 
 
 def make_step(models, tx, *, beta=0.1, label_smoothing=0.0, kind='sigmoid',

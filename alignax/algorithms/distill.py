@@ -33,6 +33,18 @@ def batch_kw(*, on_policy=0.0, **_):
   return {'packing': False} if on_policy else {}
 
 
+def check_kw(*, on_policy=0.0, sampling_temperature=1.0, top_k=0, **_):
+  """Raises for arguments that cannot be."""
+  if not 0 <= on_policy <= 1:
+    raise ValueError(f'on_policy is {on_policy}; it is a share, from 0 to 1.')
+  if sampling_temperature < 0:
+    raise ValueError(
+      f'sampling_temperature is {sampling_temperature}; it is at least 0.'
+    )
+  if top_k < 0:
+    raise ValueError(f'top_k is {top_k}; it is 0 (all tokens) or positive.')
+
+
 def make_step(models, tx, *, loss='forward_kl', top_k=0, on_policy=0.0,
               max_new_tokens=64, sampling_temperature=1.0, stop_ids=(),
               microbatches=1, ema_decay=0.0, state_sharding=None,
@@ -52,8 +64,9 @@ def make_step(models, tx, *, loss='forward_kl', top_k=0, on_policy=0.0,
     microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `temperature`, and `beta` of the JSD.
   """
-  if not 0 <= on_policy <= 1:
-    raise ValueError(f'on_policy is {on_policy}; it is a share, from 0 to 1.')
+  check_kw(
+    on_policy=on_policy, sampling_temperature=sampling_temperature, top_k=top_k
+  )
   update = train.make_train_step(
     make_loss(models, loss=loss, top_k=top_k, **loss_kw),
     tx,
@@ -125,12 +138,11 @@ def make_loss(models, *, loss='forward_kl', top_k=0, **loss_kw):
   def loss_fn(params, frozen, batch, key):
     del key
     params, frozen = params['policy'], frozen['teacher']
+    taught = jax.lax.stop_gradient(teacher.hidden(frozen, batch))
     found = fused_divergence(
       divergence,
-      student.hidden(params, batch),
-      student.head_weight(params),
-      jax.lax.stop_gradient(teacher.hidden(frozen, batch)),
-      teacher.head_weight(frozen),
+      *student.head_factors(params, student.hidden(params, batch)),
+      *teacher.head_factors(frozen, taught),
       batch['mask'],
       softcap=student.config.final_softcap,
       teacher_softcap=teacher.config.final_softcap,

@@ -26,6 +26,15 @@ TAKES = (
 find_loss = functools.partial(lookup.find_loss, takes=TAKES)
 
 
+def check_kw(*, loss='dpo', microbatches=1, **_):
+  """Raises for arguments that cannot be."""
+  if compares_whole_batches(loss) and microbatches > 1:
+    raise ValueError(
+      f'microbatches is {microbatches}, but the loss {loss!r} compares all '
+      'pairs of a batch: set it to 1, or take a smaller batch.'
+    )
+
+
 def make_step(models, tx, *, loss='dpo', average_logps=False, ld_alpha=1.0,
               wpo=False, nll_coef=0.0, microbatches=1, ema_decay=0.0,
               state_sharding=None, join=train.separate, **loss_kw):  # fmt: skip
@@ -50,11 +59,7 @@ def make_step(models, tx, *, loss='dpo', average_logps=False, ld_alpha=1.0,
     microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `beta`, `label_smoothing`, ...
   """
-  if compares_whole_batches(loss) and microbatches > 1:
-    raise ValueError(
-      f'microbatches is {microbatches}, but the loss {loss!r} compares all '
-      'pairs of a batch: set it to 1, or take a smaller batch.'
-    )
+  check_kw(loss=loss, microbatches=microbatches)
   loss_fn = make_loss(
     models['policy'],
     loss=loss,

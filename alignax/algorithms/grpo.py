@@ -43,6 +43,7 @@ DATA = 'prompts'
 TRAINED = ('policy',)
 FROZEN = ('ref', 'reward')
 TAKES = ('logps', 'old_logps', 'advantages')
+LEVELS = {'none': None, 'token': 'token', 'sequence': 'sequence'}
 
 find_loss = functools.partial(lookup.find_loss, takes=TAKES)
 
@@ -51,6 +52,24 @@ def roles(*, kl_coef=0.0, score_fn=None, **_):
   """(trained, frozen) roles: those that something asks for."""
   wanted = {'ref': kl_coef > 0, 'reward': score_fn is None}
   return TRAINED, tuple(role for role in FROZEN if wanted[role])
+
+
+def check_kw(*, loss='clipped_policy', ratio='token', average='sequence',
+             scale='group', importance='none', kl_kind='k3',
+             overlong_cache=0, **_):  # fmt: skip
+  """Raises for arguments that cannot be."""
+  make_surrogate(loss, ratio)
+  make_weigh(average, 1)
+  choose('scale', scale, {'group': 1, 'batch': 1, 'none': 1})
+  choose('importance', importance, LEVELS)
+  if kl_kind == 'k1':
+    raise ValueError(
+      "kl_kind 'k1' has no gradient on average, and this KL is in the loss: "
+      "take 'k2' or 'k3'."
+    )
+  choose('kl_kind', kl_kind, {'k2': 1, 'k3': 1})
+  if overlong_cache < 0:
+    raise ValueError(f'overlong_cache is {overlong_cache}; give 0 or more.')
 
 
 def updates_per_step(*, epochs=1, minibatches=1, **_):
@@ -67,10 +86,10 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
               max_new_tokens=64, temperature=1.0, top_k=0, top_p=1.0,
               stop_ids=(), scale='group', average='sequence',
               loss='clipped_policy', ratio='token', kl_coef=0.0, kl_kind='k3',
-              overlong_cache=0, mask_truncated=False, importance='none',
-              importance_cap=2.0, epochs=1, minibatches=1, microbatches=1,
-              ema_decay=0.0, state_sharding=None, join=train.separate,
-              **loss_kw):  # fmt: skip
+              kl_times_ratio=False, overlong_cache=0, mask_truncated=False,
+              importance='none', importance_cap=2.0, epochs=1, minibatches=1,
+              microbatches=1, ema_decay=0.0, state_sharding=None,
+              join=train.separate, **loss_kw):  # fmt: skip
   """Makes `step(state, frozen, prompts, key) -> (state, metrics)`.
 
   Args:
@@ -95,6 +114,8 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
       'geometric' (`alignax.geometric_mean_ratio`).
     kl_coef: weight of the KL to the reference in the loss; 0: no reference.
     kl_kind: 'k2' or 'k3', see `alignax.kl_estimate`.
+    kl_times_ratio: the KL of a token counts by the ratio of the policies, which
+      corrects for the policy that sampled.
     overlong_cache: tokens before the end of the budget over which up to 1 is
       taken from the score, see `alignax.overlong_penalty`; 0: nothing is.
     mask_truncated: nothing is learned from responses that did not end, though
@@ -108,11 +129,7 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
     microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `clip_low`, `clip_high`, `cap`, ...
   """
-  if kl_kind == 'k1':
-    raise ValueError(
-      "kl_kind 'k1' has no gradient on average, and this KL is in the loss: "
-      "take 'k2' or 'k3'."
-    )
+  check_kw(scale=scale, kl_kind=kl_kind, overlong_cache=overlong_cache)
   policy = models['policy']
   draw = sampling.make_sampling(
     temperature=temperature, top_k=top_k, top_p=top_p, stop_ids=stop_ids
@@ -132,8 +149,7 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
   )
   surrogate = make_surrogate(loss, ratio, **loss_kw)
   weigh = make_weigh(average, max_new_tokens)
-  levels = {'none': None, 'token': 'token', 'sequence': 'sequence'}
-  level = choose('importance', importance, levels)
+  level = choose('importance', importance, LEVELS)
   read = functools.partial(policy.logps, temperature=draw.logp_temperature)
 
   def estimate(params, frozen, rows, scores):
@@ -175,7 +191,10 @@ def make_step(models, tx, *, score_fn=None, group=8, rounds=1,
       value *= batch['importance']
       metrics['policy/importance'] = batch['importance']
     if kl_coef:
-      kl = losses.kl_estimate(logps, batch['ref_logps'], kind=kl_kind)
+      old_logps = batch['logps'] if kl_times_ratio else None
+      kl = losses.kl_estimate(
+        logps, batch['ref_logps'], kind=kl_kind, old_logps=old_logps
+      )
       value += kl_coef * kl
       metrics['policy/kl'] = kl
     return {'policy': (value, metrics)}

@@ -49,6 +49,20 @@ def init_extra(*, params, restart=True, **_):
   return {name: copy() for name in names}
 
 
+def check_kw(*, group=4, sft_steps=10, dpo_steps=10, loss='dpo', **_):
+  """Raises for arguments that cannot be."""
+  if group < 2 or min(sft_steps, dpo_steps) < 0 or not sft_steps + dpo_steps:
+    raise ValueError(
+      f'group is {group}, sft_steps {sft_steps}, dpo_steps {dpo_steps}: give a '
+      'group of at least 2 and a round of at least 1 step.'
+    )
+  if 'exists' in lookup.arguments(find_loss(loss)):
+    raise ValueError(
+      f'The loss {loss!r} compares all pairs of a batch, and is not offered in '
+      'rounds: take one of single pairs.'
+    )
+
+
 def check_schedule(schedule, total_steps, *, sft_steps=10, dpo_steps=10, **_):
   """Raises for a schedule that no part is long enough for."""
   parts = [steps for steps in (sft_steps, dpo_steps) if steps]
@@ -86,17 +100,8 @@ def make_step(models, tx, *, score_fn=None, group=4, sft_steps=10, dpo_steps=10,
     microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `beta`, ...
   """
-  if group < 2 or min(sft_steps, dpo_steps) < 0 or not sft_steps + dpo_steps:
-    raise ValueError(
-      f'group is {group}, sft_steps {sft_steps}, dpo_steps {dpo_steps}: give a '
-      'group of at least 2 and a round of at least 1 step.'
-    )
+  check_kw(group=group, sft_steps=sft_steps, dpo_steps=dpo_steps, loss=loss)
   pair_loss, policy = find_loss(loss), models['policy']
-  if 'exists' in lookup.arguments(pair_loss):
-    raise ValueError(
-      f'The loss {loss!r} compares all pairs of a batch, and is not offered in '
-      'rounds: take one of single pairs.'
-    )
   round_steps = sft_steps + dpo_steps
   rollout = rollouts.make_rollout(
     policy,
@@ -122,12 +127,18 @@ def make_step(models, tx, *, score_fn=None, group=4, sft_steps=10, dpo_steps=10,
     )
     current, extra = state.params['policy'], dict(state.extra)
     extra['sampler'] = choose(new_round, current, extra['sampler'])
+    ema = state.ema
     if restart:
       current = choose(new_round, extra['initial'], current)
+    if restart and ema is not None:  # It would go on from what is given up.
+      restarted = choose(new_round, current, ema['policy'])
+      ema = ema | {'policy': restarted}
     extra['ref'] = choose(new_dpo, current, extra['ref'])
     params = state.params | {'policy': current}
     opt_state = choose(new_round | new_dpo, tx.init(params), state.opt_state)
-    return state.replace(params=params, opt_state=opt_state, extra=extra)
+    return state.replace(
+      params=params, opt_state=opt_state, ema=ema, extra=extra
+    )
 
   def pair_up(rows, scores):
     members = jnp.stack(rollouts.best_and_worst(scores, group), axis=1)

@@ -46,6 +46,25 @@ def roles(*, round_steps=0, score_fn=None, **_):
   return TRAINED, tuple(role for role in FROZEN if wanted[role])
 
 
+def check_kw(*, loss='dpo', group=2, round_steps=0, microbatches=1, **_):
+  """Raises for arguments that cannot be."""
+  if loss == 'xpo' and (group != 2 or round_steps):
+    raise ValueError(
+      "loss='xpo' compares one response of the policy with one of a fixed "
+      f'reference: group is {group} and round_steps {round_steps}; they must '
+      'be 2 and 0.'
+    )
+  if group < 2:
+    raise ValueError(f'group is {group}; a pair needs at least 2.')
+  if round_steps < 0:
+    raise ValueError(f'round_steps is {round_steps}; give 0 or more.')
+  if microbatches > 1 and 'exists' in lookup.arguments(find_loss(loss)):
+    raise ValueError(
+      f'microbatches is {microbatches}, but the loss {loss!r} compares all '
+      'pairs of a batch: set it to 1.'
+    )
+
+
 def init_extra(*, params, round_steps=0, **_):
   """In rounds, the policy as it was when the round began."""
   if not round_steps:
@@ -76,7 +95,9 @@ def make_step(models, tx, *, score_fn=None, group=2, loss='dpo', round_steps=0,
     microbatches, ema_decay, state_sharding, join: see `train.make_update`.
     **loss_kw: of the loss: `beta`, ...
   """
-  _check(loss, group, round_steps, microbatches)
+  check_kw(
+    loss=loss, group=group, round_steps=round_steps, microbatches=microbatches
+  )
   policy, is_xpo = models['policy'], loss == 'xpo'
   draw = sampling.make_sampling(
     temperature=temperature, top_k=top_k, top_p=top_p, stop_ids=stop_ids
@@ -186,21 +207,3 @@ def make_loss(read, loss, **loss_kw):
     }
 
   return loss_fn
-
-
-def _check(loss, group, round_steps, microbatches):
-  if loss == 'xpo' and (group != 2 or round_steps):
-    raise ValueError(
-      "loss='xpo' compares one response of the policy with one of a fixed "
-      f'reference: group is {group} and round_steps {round_steps}; they must '
-      'be 2 and 0.'
-    )
-  if group < 2:
-    raise ValueError(f'group is {group}; a pair needs at least 2.')
-  if round_steps < 0:
-    raise ValueError(f'round_steps is {round_steps}; give 0 or more.')
-  if microbatches > 1 and 'exists' in lookup.arguments(find_loss(loss)):
-    raise ValueError(
-      f'microbatches is {microbatches}, but the loss {loss!r} compares all '
-      'pairs of a batch: set it to 1.'
-    )

@@ -25,6 +25,7 @@ from alignax import (
   weights,
 )
 from alignax.models import values_of
+from alignax.numerics import choose
 
 DATA = 'prompts'
 TRAINED = ('policy', 'value')
@@ -36,6 +37,20 @@ def roles(*, shared_value=False, score_fn=None, **_):
   """(trained, frozen) roles: fewer where a model is shared or not needed."""
   trained = ('policy',) if shared_value else TRAINED
   return trained, FROZEN if score_fn is None else ('ref',)
+
+
+def check_kw(*, kl_in='reward', kl_kind='k1', target_kl=0.0, **_):
+  """Raises for arguments that cannot be."""
+  if kl_in not in ('reward', 'loss'):
+    raise ValueError(f"kl_in is {kl_in!r}; it is 'reward' or 'loss'.")
+  choose('kl_kind', kl_kind, {'k1': 1, 'k2': 1, 'k3': 1})
+  if kl_in == 'loss' and kl_kind == 'k1':
+    raise ValueError(
+      "kl_kind 'k1' has no gradient on average; with kl_in='loss' take 'k2' "
+      "or 'k3'."
+    )
+  if target_kl < 0:
+    raise ValueError(f'target_kl is {target_kl}; it is 0 (fixed) or positive.')
 
 
 def init_extra(*, kl_coef=0.05, **_):
@@ -91,7 +106,7 @@ def make_step(models, tx, *, score_fn=None, max_new_tokens=64,
       (k3, nats a token), the rest of the step is left out; 0: never.
     join, **update_kw: see `train.make_update`.
   """
-  _check(kl_in, kl_kind, target_kl)
+  check_kw(kl_in=kl_in, kl_kind=kl_kind, target_kl=target_kl)
   draw = sampling.make_sampling(
     temperature=temperature, top_k=top_k, top_p=top_p, stop_ids=stop_ids
   )
@@ -254,15 +269,3 @@ def _objective(rows, ref_logps, scores, scored, coef):
     'objective/finished': mean(rows['finished']),
     'kl_coef': coef,
   }
-
-
-def _check(kl_in, kl_kind, target_kl):
-  if kl_in not in ('reward', 'loss'):
-    raise ValueError(f"kl_in is {kl_in!r}; it is 'reward' or 'loss'.")
-  if kl_in == 'loss' and kl_kind == 'k1':
-    raise ValueError(
-      "kl_kind 'k1' has no gradient on average; with kl_in='loss' take 'k2' "
-      "or 'k3'."
-    )
-  if target_kl < 0:
-    raise ValueError(f'target_kl is {target_kl}; it is 0 (fixed) or positive.')

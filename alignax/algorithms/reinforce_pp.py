@@ -32,12 +32,20 @@ from alignax.numerics import choose
 DATA = 'prompts'
 TRAINED = ('policy',)
 FROZEN = ('ref', 'reward')
+BASELINES = {'none': False, 'group': True}  # Whether it is the group's mean.
 
 
 def roles(*, kl_coef=0.01, score_fn=None, **_):
   """(trained, frozen) roles: those that something asks for."""
   wanted = {'ref': kl_coef > 0, 'reward': score_fn is None}
   return TRAINED, tuple(role for role in FROZEN if wanted[role])
+
+
+def check_kw(*, kl_in='reward', baseline='none', group=1, **_):
+  """Raises for arguments that cannot be."""
+  choose('kl_in', kl_in, {'reward': 1, 'loss': 1})
+  if choose('baseline', baseline, BASELINES) and group < 2:
+    raise ValueError(f"group is {group}; baseline='group' needs at least 2.")
 
 
 def updates_per_step(*, epochs=1, minibatches=1, **_):
@@ -76,10 +84,8 @@ def make_step(models, tx, *, score_fn=None, group=1, baseline='none',
     epochs, minibatches: passes over the rollout, and parts of a pass.
     join, **update_kw: see `train.make_update`.
   """
-  choose('kl_in', kl_in, {'reward': 1, 'loss': 1})
-  by_group = choose('baseline', baseline, {'none': False, 'group': True})
-  if by_group and group < 2:
-    raise ValueError(f"group is {group}; baseline='group' needs at least 2.")
+  check_kw(kl_in=kl_in, baseline=baseline, group=group)
+  by_group = BASELINES[baseline]
   policy = models['policy']
   draw = sampling.make_sampling(
     temperature=temperature, top_k=top_k, top_p=top_p, stop_ids=stop_ids

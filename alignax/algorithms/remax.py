@@ -31,6 +31,7 @@ DATA = 'prompts'
 TRAINED = ('policy',)
 FROZEN = ('ref', 'reward')
 GROUP = 1  # Responses to a prompt.
+SCORED_APART = 'samples with greedy responses'
 
 
 def roles(*, kl_coef=0.05, score_fn=None, **_):

@@ -6,11 +6,17 @@ document of every candidate has the same segment id.
 """
 
 from alignax import losses, train, weights
+from alignax.numerics import choose
 
 DATA = 'pairs'
 OTHER_KINDS = ('rankings',)  # Where `config.data.kind` says so.
 TRAINED = ('reward',)
 FROZEN = ()
+
+
+def check_kw(*, ranking='plackett_luce', **_):
+  """Raises for arguments that cannot be."""
+  choose('ranking', ranking, {'plackett_luce': 1, 'pairs': 1})
 
 
 def make_step(models, tx, *, center=0.0, use_margins=False,

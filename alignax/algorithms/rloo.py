@@ -37,6 +37,12 @@ def roles(*, kl_coef=0.05, score_fn=None, **_):
   return TRAINED, tuple(role for role in FROZEN if wanted[role])
 
 
+def check_kw(*, group=4, **_):
+  """Raises for arguments that cannot be."""
+  if group < 2:
+    raise ValueError(f'group is {group}; a response needs another, at least 2.')
+
+
 def learned_rows(batch_size, *, group=4, **_):
   """Rows of a step, which microbatches divide."""
   return batch_size * group
@@ -60,8 +66,7 @@ def make_step(models, tx, *, score_fn=None, group=4, max_new_tokens=64,
     kl_coef: κ, cost of the KL of a response to the reference; 0: no reference.
     join, **update_kw: see `train.make_update`.
   """
-  if group < 2:
-    raise ValueError(f'group is {group}; a response needs another, at least 2.')
+  check_kw(group=group)
   policy = models['policy']
   draw = sampling.make_sampling(
     temperature=temperature, top_k=top_k, top_p=top_p, stop_ids=stop_ids

@@ -15,6 +15,11 @@ TRAINED = ('policy',)
 FROZEN = ()
 
 
+def check_kw(*, average='token', **_):
+  """Raises for arguments that cannot be."""
+  weigh(average)
+
+
 def make_step(models, tx, *, neftune=0.0, label_smoothing=0.0, z_loss=0.0,
               average='token', **step_kw):  # fmt: skip
   """Makes `step(state, frozen, batch, key) -> (state, metrics)`.

@@ -3,9 +3,13 @@
   alignax export --from=DIR|WORKDIR --to=HF_DIR [--role=policy] [--merge]
 
 HF_DIR has config.json, safetensors and the tokenizer, as transformers reads
-them. A reward model becomes a sequence classifier of one label. Of a run with
-lora.rank set, the adapters are written as PEFT reads them; with --merge they
-are added to their base, which makes a model like any other.
+them. A reward model becomes a sequence classifier of one label. We score at the
+end of a response, transformers at the last token: give it texts without what a
+template writes after that end, as the newline of ChatML; and add
+`value_head_bias` of config.json, for which it has no place.
+
+Of a run with lora.rank set, the adapters are written as PEFT reads them; with
+--merge they are added to their base, which makes a model like any other.
 """
 
 import argparse

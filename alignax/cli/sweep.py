@@ -176,8 +176,7 @@ def execute_all(args, runs, statuses, stopping, jobs, work):
     runs, statuses, work, jobs=jobs, tell=teller, stopping=stopping
   )
   for run in runs:
-    if ended[run.id].state == state.BLOCKED:  # Nobody else would say why.
-      state.write(run.directory(args.workdir), ended[run.id])
+    state.write_end(run.directory(args.workdir), ended[run.id])
   return ended
 
 

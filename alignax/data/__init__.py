@@ -9,12 +9,12 @@ from alignax.data.examples import (
   shift,
 )
 from alignax.data.packing import best_fit
-from alignax.data.prepare import prepare
+from alignax.data.prepare import prepare, report_trained_on
 from alignax.data.report import Report
 from alignax.data.rows import RowError, Rows
 from alignax.data.sources import load_rows
 from alignax.data.spans import TemplateRefused, stop_token
-from alignax.data.templates import make_template
+from alignax.data.templates import adopt_template, make_template
 from alignax.data.tokenizer import load_tokenizer
 
 __all__ = [
@@ -26,12 +26,14 @@ __all__ = [
   'RowError',
   'Rows',
   'TemplateRefused',
+  'adopt_template',
   'attach_ref_logps',
   'best_fit',
   'load_rows',
   'load_tokenizer',
   'make_template',
   'prepare',
+  'report_trained_on',
   'shift',
   'stop_token',
 ]

@@ -100,6 +100,17 @@ def prepare(
   return Examples(made, kind=kind, rows=rows, weights=rows.weights), report
 
 
+def report_trained_on(heldout: Examples, training: Examples, report: Report):
+  """Counts and names what is held out and trained on too.
+
+  A model has seen the answer: what is measured there is how well it remembers.
+  """
+  seen = set(map(_digest, training))
+  for example in heldout:
+    if _digest(example) in seen:
+      report.add('trained_on', heldout.rows.where(example.row))
+
+
 def _check(kind: str, length: int, turns: str, on_bad_row: str) -> None:
   for name, value, allowed in (
     ('kind', kind, KINDS),

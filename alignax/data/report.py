@@ -9,6 +9,7 @@ WHAT = {
   'no_target': 'rows without a target, skipped',
   'too_long': 'prompts longer than the length, skipped',
   'duplicates': 'duplicate rows',
+  'trained_on': 'rows held out that are trained on as well, kept',
   'cut': 'rows cut to the length',
   'divided': 'documents divided into pieces of the length',
   'merged': 'rows where a token spans the start of a response, not learned',

@@ -131,6 +131,18 @@ def make_template(
   return make('the given template', name)
 
 
+def adopt_template(tokenizer, name: str) -> None:
+  """Makes a template the tokenizer's own: it is stored and exported with it.
+
+  Whoever loads the model then asks it as it was trained.
+  """
+  template = make_template(tokenizer, name)
+  if template.jinja is not None:
+    # Others do not pass `bos`: here it is what this tokenizer needs.
+    bos = '{{ bos_token }}' if template.bos else ''
+    tokenizer.chat_template = template.jinja.replace('{{ bos }}', bos)
+
+
 def _check_tokens(tokenizer, name: str) -> None:
   missing = [t for t in _NEEDS[name] if t not in tokenizer.get_added_vocab()]
   if missing:

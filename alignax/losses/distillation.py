@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from alignax.losses.divergences import kl_divergence
-from alignax.numerics import as_integers, log1mexp, matched
+from alignax.numerics import as_integers, log1mexp, log_softmax, matched
 from alignax.types import Array, Metrics
 
 
@@ -79,7 +79,7 @@ def generalized_jsd_loss(
   At β = 0 and β = 1, where this is 0, it stands for its limits when divided by
   β (1 - β): the forward KL(t ‖ s) and the reverse KL(s ‖ t).
 
-  See Agarwal et al., section 2 (https://arxiv.org/abs/2306.13649).
+  See Agarwal et al., eq. 1 (https://arxiv.org/abs/2306.13649).
 
   Args:
     student_logits: [..., V].
@@ -95,10 +95,8 @@ def generalized_jsd_loss(
   student, teacher = matched(
     student_logits=student_logits, teacher_logits=teacher_logits
   )
-  student = jax.nn.log_softmax(student / temperature, axis=-1)
-  teacher = jax.nn.log_softmax(
-    jax.lax.stop_gradient(teacher) / temperature, axis=-1
-  )
+  student = log_softmax(student / temperature)
+  teacher = log_softmax(jax.lax.stop_gradient(teacher) / temperature)
   if top_k is not None:
     top, ids = jax.lax.top_k(teacher, top_k)
     return _jsd(_with_rest(_pick(student, ids)), _with_rest(top), beta)
@@ -120,7 +118,7 @@ def top_k_jsd_loss(
   v_1 to v_K are the teacher's likeliest tokens. K log-probs a position can be
   written to disk where V logits cannot.
 
-  See Agarwal et al., section 2 (https://arxiv.org/abs/2306.13649) for the JSD.
+  See Agarwal et al., eq. 1 (https://arxiv.org/abs/2306.13649) for the JSD.
 
   Args:
     student_logits: [..., V].
@@ -135,7 +133,7 @@ def top_k_jsd_loss(
   """
   _, teacher = matched(teacher_ids, teacher_logps=teacher_logps)
   (student,) = matched(student_logits=student_logits)
-  student = jax.nn.log_softmax(student / temperature, axis=-1)
+  student = log_softmax(student / temperature)
   student = _with_rest(_pick(student, as_integers('teacher_ids', teacher_ids)))
   return _jsd(student, _with_rest(jax.lax.stop_gradient(teacher)), beta)
 

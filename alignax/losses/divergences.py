@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from alignax.numerics import bounded_exp, choose, matched
+from alignax.numerics import bounded_exp, choose, log_softmax, matched
 from alignax.types import Array
 
 
@@ -23,7 +23,8 @@ def kl_estimate(
   that of k3 is the gradient of KL(π_ref ‖ π), and that of k1 is zero.
 
   See Schulman, "Approximating KL Divergence", for k1, k2 and k3
-  (http://joschu.net/blog/kl-approx.html).
+  (http://joschu.net/blog/kl-approx.html), and Shao et al., eq. 4, for k3 in a
+  loss (https://arxiv.org/abs/2402.03300).
 
   Args:
     logps: log-probs of the sampled tokens under the policy, [...].
@@ -58,7 +59,8 @@ def exact_kl(logits: Array, ref_logits: Array) -> Array:
     KL = Σ_v π(v) (log π(v) - log π_ref(v))
 
   No noise of sampling, at the price of both models' logits. No gradient flows
-  to `ref_logits`.
+  to `ref_logits`. Where π rules a token out (-inf) it adds nothing; where only
+  π_ref does, a number of some 1e30 stands for infinity.
 
   See Kullback and Leibler 1951 (https://doi.org/10.1214/aoms/1177729694).
 
@@ -66,9 +68,8 @@ def exact_kl(logits: Array, ref_logits: Array) -> Array:
   Returns: [...].
   """
   logits, ref_logits = matched(logits=logits, ref_logits=ref_logits)
-  logps = jax.nn.log_softmax(logits, axis=-1)
-  ref_logps = jax.nn.log_softmax(jax.lax.stop_gradient(ref_logits), axis=-1)
-  return kl_divergence(logps, ref_logps)
+  ref_logps = log_softmax(jax.lax.stop_gradient(ref_logits))
+  return kl_divergence(log_softmax(logits), ref_logps)
 
 
 def kl_divergence(logps: Array, other_logps: Array) -> Array:

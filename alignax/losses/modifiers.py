@@ -23,7 +23,7 @@ def wpo_weights(
   off-policy pairs count as if they came from the policy. No gradient flows.
   log Σ p² is `logz` at half the temperature minus twice `logz`.
 
-  See Zhou et al., section 3 (https://arxiv.org/abs/2406.11827).
+  See Zhou et al., eq. 2 (https://arxiv.org/abs/2406.11827).
 
   Args:
     token_logps: [..., T].

@@ -206,7 +206,7 @@ def discopop_loss(
 
   It is not monotonic: around z = 0 it holds pairs where they are.
 
-  See Lu et al., section 3 (https://arxiv.org/abs/2406.08414).
+  See Lu et al., eq. 5 (https://arxiv.org/abs/2406.08414).
 
   Args:
     chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta: as

@@ -12,6 +12,7 @@ from alignax.models.io import (
   tokenizer_source,
 )
 from alignax.models.model import Model, add_value_head, values_of
+from alignax.models.tokenizer_files import save_tokenizer
 
 __all__ = [
   'Config',
@@ -25,6 +26,7 @@ __all__ = [
   'load_adapters',
   'save',
   'save_adapters',
+  'save_tokenizer',
   'tokenizer_source',
   'values_of',
   'write_description',

@@ -178,9 +178,9 @@ def write(
       num_labels=1,
       value_head_bias=float(params['value_head']['bias']),
     )
-  _write_json(directory / 'config.json', hf)
+  write_json(directory / 'config.json', hf)
   if token_ids:
-    _write_json(directory / 'generation_config.json', dict(token_ids))
+    write_json(directory / 'generation_config.json', dict(token_ids))
   _write_tensors(directory, tensors, shard_bytes)
 
 
@@ -206,8 +206,8 @@ def _write_tensors(
     total = sum(x.nbytes for x in tensors.values())
     where = {name: file for file, shard in zip(files, shards) for name in shard}
     index = {'metadata': {'total_size': total}, 'weight_map': where}
-    _write_json(directory / INDEX, index)
+    write_json(directory / INDEX, index)
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
   path.write_text(json.dumps(value, indent=2) + '\n')

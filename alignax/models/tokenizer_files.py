@@ -1,11 +1,13 @@
 """The files of a tokenizer, which travel with a model unread."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from alignax.models import gguf_tokenizer, hf
 
+GENERATION = 'generation_config.json'
 TOKENIZER_FILES = (
   'tokenizer.json',
   'tokenizer_config.json',
@@ -16,7 +18,7 @@ TOKENIZER_FILES = (
   'merges.txt',
   'chat_template.jinja',
   'chat_template.json',
-  'generation_config.json',
+  GENERATION,
 )
 
 
@@ -46,6 +48,13 @@ def copy_tokenizer(source: Any, directory: Path) -> None:
     shutil.copyfile(file, directory / file.name)
 
 
+def save_tokenizer(tokenizer: Any, directory: Path, ends: Sequence[int]):
+  """Writes a tokenizer, and what ends a response: it may be several tokens."""
+  tokenizer.save_pretrained(directory)
+  if ends:
+    hf.write_json(directory / GENERATION, {'eos_token_id': list(ends)})
+
+
 def has_tokenizer(directory: Path) -> bool:
   names = ('tokenizer.json', 'tokenizer.model')
   return any((directory / name).exists() for name in names)
@@ -57,9 +66,9 @@ def token_ids(directory: Path) -> dict[str, Any]:
   ids = {}
   if (directory / 'tokenizer_config.json').exists():
     ids = _tokenizer_ids(directory)
-  if (directory / 'generation_config.json').exists():
+  if (directory / GENERATION).exists():
     # It may name several ends, of which the tokenizer knows one.
-    ids |= hf.read_json(directory / 'generation_config.json')
+    ids |= hf.read_json(directory / GENERATION)
   return {name: ids[name] for name in names if ids.get(name) is not None}
 
 

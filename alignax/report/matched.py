@@ -3,8 +3,15 @@
 A method is all runs that agree on some keys of their configs. A run goes away
 from its reference as it trains, and is evaluated on its way: what it had where
 it first came past a KL is interpolated between the two evaluations around it.
-A seed's reward at a KL is the mean over its runs that went so far; where none
-did, it is missing.
+A seed's reward at a KL is the mean over its runs that were evaluated near it;
+where none was, it is missing.
+
+Rewards are concave in KL, and nearly straight in d = √KL: d (α - β d) above
+the start (Gao et al. 2023, section 3.1, https://arxiv.org/abs/2210.10760).
+Joined by chords in KL, a run that is evaluated rarely seems below others on the
+same curve; by chords in d, it does so by β (d - d₀)(d₁ - d) only. Where that
+may be much, as between the start and a first evaluation far away, the reward
+is missing too.
 """
 
 import difflib
@@ -16,6 +23,9 @@ from alignax.report import charts, page
 from alignax.report.groups import differences, over_seeds
 
 LEVELS = 5  # Values of KL at which methods are compared.
+# How far an interpolation may be wrong, as a share of what a curve gains that
+# is highest at the last level: β D², if that is D².
+SLACK = 0.02
 
 Points = list[tuple[float, float]]
 
@@ -90,18 +100,33 @@ def paths_of(groups, reward, kl, by) -> dict[str, dict[int, list[Points]]]:
   return found
 
 
-def at_kl(points: Points, kl: float) -> float | None:
-  """The reward where a path first comes past a KL; None if it never does."""
+def at_kl(points: Points, kl: float, *, slack: float) -> float | None:
+  """The reward where a path first comes past a KL, or None.
+
+  None if it never does, or if the evaluations before and after are so far apart
+  that (d - d₀)(d₁ - d) is more than `slack`, with d = √KL.
+  """
+  d = _root(kl)
   for (x0, y0), (x1, y1) in zip(points, points[1:]):
     if min(x0, x1) <= kl <= max(x0, x1):
-      share = (kl - x0) / (x1 - x0) if x1 != x0 else 0.0
+      d0, d1 = _root(x0), _root(x1)
+      if (d - d0) * (d1 - d) > slack:
+        return None
+      share = (d - d0) / (d1 - d0) if d1 != d0 else 0.0
       return y0 + share * (y1 - y0)
   return None
 
 
-def of_seed(paths: Sequence[Points], kl: float) -> float | None:
-  """The mean reward at a KL of a seed's runs that went so far."""
-  known = [v for v in (at_kl(path, kl) for path in paths) if v is not None]
+def _root(kl: float) -> float:
+  return math.sqrt(max(kl, 0.0))  # An estimate may be below zero.
+
+
+def of_seed(
+  paths: Sequence[Points], kl: float, *, slack: float
+) -> float | None:
+  """The mean reward at a KL of a seed's runs that were evaluated near it."""
+  known = [at_kl(path, kl, slack=slack) for path in paths]
+  known = [v for v in known if v is not None]
   return sum(known) / len(known) if known else None
 
 
@@ -140,37 +165,39 @@ def _chart(groups, reward, kl, by):
 
 def _table(paths, reward):
   values = levels(paths)
+  slack = SLACK * max(values, default=0.0)
   rows = []
   for method, seeds in paths.items():
     row = {'method': method}
     for level in values:
-      known = [of_seed(runs, level) for runs in seeds.values()]
+      known = [of_seed(runs, level, slack=slack) for runs in seeds.values()]
       known = [v for v in known if v is not None]
-      row[_column(level)] = over_seeds(known)
+      row[_column(level)] = over_seeds(known, len(seeds))
     rows.append(row)
   return page.table(
     f'{reward} at equal KL',
     rows,
     columns=['method', *map(_column, values)],
     note='Where a run first came past that KL, interpolated between '
-    'evaluations; the mean over seeds and its interval. Missing where no run '
-    'of the method went so far.',
+    'evaluations in the root of KL; the mean over seeds and its interval. '
+    'Missing where no run of the method went so far, or the evaluations '
+    'around are too far apart to tell.',
   )
 
 
 def _against(paths, reward, baseline: str):
   values, base = levels(paths), paths[baseline]
+  slack = SLACK * max(values, default=0.0)
   rows = []
   for method, seeds in paths.items():
     row = {'method': method}
     for level in values:
       pairs = [
-        (of_seed(runs, level), of_seed(base[seed], level))
-        for seed, runs in seeds.items()
-        if seed in base
+        tuple(of_seed(runs, level, slack=slack) for runs in both)
+        for both in ((seeds[s], base[s]) for s in seeds if s in base)
       ]
-      pairs = [pair for pair in pairs if None not in pair]
-      row[_column(level)] = differences(*zip(*pairs)) if pairs else None
+      known = [pair for pair in pairs if None not in pair]
+      row[_column(level)] = differences(known, len(seeds))
     if method != baseline:
       rows.append(row)
   return page.table(

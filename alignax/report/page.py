@@ -75,7 +75,8 @@ def table(
 
   Args:
     title: the heading.
-    rows: cells by column: text, a number, an `Estimate`, or None.
+    rows: cells by column: text, a number, an `Estimate`, or None. Of a mean
+      that has `seeds`, and fewer than those in it, so much is said.
     columns: which, in order; all that any row has if not given.
     note: a sentence under the heading.
     foot: one under the table.
@@ -111,7 +112,8 @@ def _cell(value, column: int) -> str:
     sort = str(value).replace('inf', 'Infinity')  # As JavaScript reads it.
     return f'<{tag} class="number" data-sort="{sort}">{number(value)}</{end}>'
   text, interval = estimate(*value[:3])
-  more = f'<small>{interval}</small>' if interval else ''
+  said = [interval, part(value)]
+  more = ''.join(f'<small>{words}</small>' for words in said if words)
   return (
     f'<{tag} class="number" data-sort="{value[0]}" title="n = {value[3]}">'
     f'{text}{more}</{end}>'
@@ -204,6 +206,12 @@ def estimate(mean: float, low: float, high: float) -> tuple[str, str]:
   shown = lambda x: f'{round(x, decimals) + 0.0:,.{decimals}f}'
   mean, low, high = map(shown, (mean, low, high))
   return mean, f'{low} to {high}' if low != high else ''
+
+
+def part(value) -> str:
+  """'2 of 3 seeds', of a mean over fewer than there are; '' of all others."""
+  seeds = getattr(value, 'seeds', None)
+  return f'{value.n} of {seeds} seeds' if seeds else ''
 
 
 def escape(value) -> str:

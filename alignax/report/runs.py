@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from alignax import metrics
+from alignax import metrics, stages
 from alignax.sweeps import plan as plans
 
 
@@ -20,6 +20,7 @@ class Run:
     name: its directory's, as far as it tells it from the others.
     path: its directory.
     config: values by dotted key.
+    sources: of these, what it starts from; see `stages.sources`.
     lines: of `metrics.jsonl`.
     samples: of `samples.jsonl`.
     estimates: of `eval.json`: mean, low, high and n by metric; empty if the
@@ -35,6 +36,7 @@ class Run:
   name: str
   path: pathlib.Path
   config: dict
+  sources: dict[str, str]
   lines: list[dict]
   samples: list[dict]
   estimates: dict[str, dict]
@@ -166,14 +168,14 @@ def _named_sources(runs: list[Run]) -> list[Run]:
   def digest(path: str) -> str:
     if path not in digests:
       run = by_path[path]
-      config = {**run.config, **{k: digest(p) for k, p in sources(run)}}
+      config = _put(run.config, {k: digest(p) for k, p in sources(run)})
       text = json.dumps(comparable(config), sort_keys=True)
       digests[path] = hashlib.sha256(text.encode()).hexdigest()[:6]
     return digests[path]
 
   def sources(run: Run):
-    paths = {k: str(pathlib.Path(run.config.get(k) or '').absolute())
-             for k in plans.SOURCES}  # fmt: skip
+    paths = {k: str(pathlib.Path(source).absolute())
+             for k, source in run.sources.items()}  # fmt: skip
     return [(k, p) for k, p in paths.items() if p in by_path]
 
   named = [{k: digest(p) for k, p in sources(run)} for run in runs]
@@ -182,10 +184,24 @@ def _named_sources(runs: list[Run]) -> list[Run]:
   name = lambda d: f'{common_name(alike[d])} ({d})'
   return [
     dataclasses.replace(
-      run, config={**run.config, **{k: name(d) for k, d in ours.items()}}
+      run, config=_put(run.config, {k: name(d) for k, d in ours.items()})
     )
     for run, ours in zip(runs, named)
   ]
+
+
+def _put(config: dict, values: dict) -> dict:
+  """A config with other values; 'members.0' is the first of a list."""
+  config = dict(config)
+  for key, value in values.items():
+    owner, _, last = key.rpartition('.')
+    if owner in config:
+      members = list(config[owner])
+      members[int(last)] = value
+      config[owner] = members
+    else:
+      config[key] = value
+  return config
 
 
 def common_name(names: Sequence[str]) -> str:
@@ -236,7 +252,7 @@ def read(path: pathlib.Path, name: str) -> Run:
   # Only here: it takes Orbax to say what is done.
   from alignax import complete
 
-  config = _flat(_json(path / 'config.json'))
+  config = _json(path / 'config.json')
   lines = metrics.read(path)
   kept = (complete.ended(path) or {}).get('step')
   total = config.get('total_steps')
@@ -250,7 +266,8 @@ def read(path: pathlib.Path, name: str) -> Run:
   return Run(
     name=name,
     path=path,
-    config=config,
+    config=_flat(config),
+    sources=stages.sources(config),
     lines=lines,
     samples=_json_lines(path / 'samples.jsonl'),
     estimates=evaluation.get('metrics', {}) if known else {},
@@ -292,6 +309,8 @@ def comparable(config: dict) -> dict:
   """A config without its seeds, and without where its run happens to lie."""
 
   def alike(value):
+    if isinstance(value, list):
+      return [alike(v) for v in value]
     if not isinstance(value, str):
       return value
     if value.startswith('synthetic:'):  # Which rows are drawn is chance too.

@@ -8,6 +8,7 @@ from alignax.report.groups import (
   differences,
   find_baseline,
   group,
+  mean_curve,
   warning,
 )
 from alignax.report.runs import Run, comparable
@@ -86,15 +87,16 @@ def _summary(groups, names):
   for g in groups:
     row = {'run': g.name, 'status': status(g)}
     row |= {name: g.last(name) for name in names[:COLUMNS]}
-    seconds = [run.last().get('seconds') for run in g.runs]
+    seconds = [run.last().get('seconds') for run in g.counted]
     known = [s for s in seconds if s is not None]
     row['seconds'] = round(sum(known) / len(known)) if known else None
     rows.append(row)
   return page.table(
     'Summary',
     rows,
-    note='Last values. Under a mean, its interval: over seeds, or over '
-    'held-out rows where one run was evaluated.',
+    note='Last values, of the seeds that are done if any is. Under a mean, '
+    'its interval: over seeds, or over held-out rows where one run was '
+    'evaluated; and how many seeds have it, if not all.',
     foot=warning(groups),
   )
 
@@ -113,8 +115,9 @@ def _unfinished(runs):
     'Not finished',
     rows,
     columns=columns,
-    note='What they measured counts above as far as it goes. Of a run of a '
-    'sweep, the command that goes on with it alone is shown.',
+    note='What they measured counts above only where no seed of theirs is '
+    'done. Of a run of a sweep, the command that goes on with it alone is '
+    'shown.',
   )
 
 
@@ -142,7 +145,8 @@ def _against(groups, names, baseline: str):
     f'Against {base}',
     rows,
     columns=['run', *names[:COLUMNS]],
-    note='Difference of last values, seed by seed; one seed has no interval.',
+    note='Difference of last values, seed by seed, of runs that are done; one '
+    'seed has no interval.',
     foot=warning(groups),
   )
 
@@ -155,12 +159,11 @@ def against(groups, names, baseline: str):
     if g is base:
       continue
     row = {'run': g.name}
-    for name in names[:COLUMNS]:
+    # Where it has come to is not to be compared with where another ended.
+    for name in names[:COLUMNS] if g.finished and base.finished else ():
       ours, theirs = g.by_seed(name), base.by_seed(name)
-      both = [seed for seed in ours if seed in theirs]
-      if both:
-        pairs = zip(*((ours[s], theirs[s]) for s in both))
-        row[name] = differences(*pairs)
+      pairs = [(ours[s], theirs[s]) for s in ours if s in theirs]
+      row[name] = differences(pairs, len(g.runs))
     rows.append(row)
   return base.name, rows
 
@@ -173,8 +176,9 @@ def _curves(groups, names):
       drawn[name] = {k: points for k, points in curves.items() if points}
   if not drawn:
     return None
-  seeds = any(len(g.runs) > 1 for g in groups)
-  note = 'Mean and range over seeds.' if seeds else ''
+  note = ''
+  if any(len(g.runs) > 1 for g in groups):
+    note = 'Mean and range over seeds, those that are done if any is.'
   names = [g.name for g in groups]
   return charts.curves('Learning curves', drawn, note=note, names=names)
 
@@ -194,18 +198,19 @@ def _frontier(groups):
 
 
 def _against_kl(g: Group, reward: str, kl: str):
-  """(KL, reward) at every step where all seeds have both."""
-  rewards, kls = ({p[0]: p[1] for p in g.curve(m)} for m in (reward, kl))
+  """(KL, reward) at every step where all seeds that have both have them."""
+  runs = g.having(reward, kl)
+  rewards, kls = (
+    {p[0]: p[1] for p in mean_curve(runs, m)} for m in (reward, kl)
+  )
   return [(kls[s], rewards[s]) for s in sorted(rewards) if s in kls]
 
 
 def _samples(groups):
-  """The last responses of every run, prompt by prompt; of the first seed."""
+  """The last responses of every run, prompt by prompt; of one of its seeds."""
   prompts, several = {}, len(groups) > 1
   for g in groups:
-    run = g.runs[0]
-    kept = run.until_kept(run.samples)
-    written = [s for s in kept if 'response' in s]
+    written = _written(g)
     steps = sorted({s['step'] for s in written})
     # Of a single run, what it wrote at first is what to compare with.
     for step in steps[-1:] if several else sorted({*steps[:1], *steps[-1:]}):
@@ -225,6 +230,15 @@ def _samples(groups):
   return page.samples('Samples', cards[:SAMPLES])
 
 
+def _written(g: Group) -> list[dict]:
+  """What the first seed wrote that wrote any; one may have died before."""
+  for run in (*g.counted, *g.runs):
+    found = [s for s in run.until_kept(run.samples) if 'response' in s]
+    if found:
+      return found
+  return []
+
+
 def _scores(sample):
   scores = sample.get('scores')
   found = dict(scores) if isinstance(scores, dict) else {}
@@ -237,6 +251,8 @@ def _scores(sample):
 
 def _configs(groups):
   """Keys that not all runs agree on."""
+  # Of a run that never started no more is known than its plan says.
+  groups = [g for g in groups if g.runs[0].config.keys() - {'total_steps'}]
   if len(groups) < 2:
     return None
   configs = [comparable(g.runs[0].config) for g in groups]

@@ -31,16 +31,22 @@ def to_csv(runs: Sequence[Run]) -> str:
 
 
 def to_group_csv(runs: Sequence[Run]) -> str:
-  """A line a group of seeds; of a metric its mean, interval and number."""
+  """A line a group of seeds; of a metric its mean, interval and number.
+
+  The number is of the seeds that have it, of which there are `seeds`; of a
+  single run, of what it was evaluated on.
+  """
   names = metric_names(runs)
   parts = ('', '/low', '/high', '/n')
-  columns = ['run', 'status', *(f'{n}{part}' for n in names for part in parts)]
+  cells = [f'{name}{part}' for name in names for part in parts]
+  columns = ['run', 'status', 'seeds', *cells]
   rows = []
   for g in group(runs):
-    row = {'run': g.name, 'status': status(g)}
+    row = {'run': g.name, 'status': status(g), 'seeds': len(g.runs)}
     for name in names:
       value = g.last(name)
       value = value if isinstance(value, tuple) else (value, None, None, None)
+      value = [None if page.missing(v) else v for v in value]
       row |= {f'{name}{part}': v for part, v in zip(parts, value)}
     rows.append(row)
   return _csv(columns, rows)
@@ -105,4 +111,5 @@ def _plain(value) -> str:
   if not isinstance(value, tuple):
     return page.number(value)
   mean, interval = page.estimate(*value[:3])
-  return f'{mean} ({interval})' if interval else mean
+  said = '; '.join(filter(None, [interval, page.part(value)]))
+  return f'{mean} ({said})' if said else mean

@@ -18,13 +18,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from alignax.stages import is_config, sources
 from alignax.sweeps import spec
-
-# Keys of a config that may name another config, to be run first.
-SOURCES = (
-  'init_from',
-  *(f'role_from.{role}' for role in ('ref', 'value', 'reward', 'teacher')),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,9 +147,9 @@ class _Planner:
     stages = {k: self.stage(s) for k, s in spec.stages_of(entry).items()}
     overrides = flags(entry.get('overrides', {}))
     config = json.loads(self.load(entry['config'], overrides).to_json())
-    for key in SOURCES:
-      source = _get(config, key)
-      if key not in stages and '.py' in source:
+    for key, source in sources(config).items():
+      # A member of an ensemble is no key of its own: its run resolves it.
+      if key not in stages and '.members.' not in key and is_config(source):
         stages[key] = self.resolve({'config': source})
     for key, stage in stages.items():
       _set(config, key, stage.id)
@@ -229,13 +224,6 @@ def _apart(runs: list[Planned]) -> list[Planned]:
 def _labels(overrides):
   pairs = (text.removeprefix('--config.').split('=', 1) for text in overrides)
   return [spec.label(key, value) for key, value in pairs]
-
-
-def _get(config: dict, key: str) -> str:
-  *path, last = key.split('.')
-  for part in path:
-    config = config.get(part, {})
-  return config.get(last, '')
 
 
 def _set(config: dict, key: str, value):

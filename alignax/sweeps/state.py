@@ -73,6 +73,15 @@ def write(directory: pathlib.Path, status: Status):
   new.replace(directory / 'status.json')
 
 
+def write_end(directory: pathlib.Path, status: Status):
+  """Says why a run is not done where nobody else did.
+
+  It was blocked, or failed before its process came to be.
+  """
+  if status.state in (FAILED, BLOCKED) and not is_locked(directory):
+    write(directory, status)
+
+
 def last_step(directory: pathlib.Path) -> int:
   """The step of the last whole line of metrics, without reading them all."""
   try:

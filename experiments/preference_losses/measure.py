@@ -2,7 +2,8 @@
 
   python -m experiments.preference_losses.measure runs/experiments
 
-DPO's is interpolated between its runs of several betas, and the SFT model.
+DPO's is interpolated between its runs of several betas, and the SFT model: in
+the root of KL, in which the gold score is nearly straight (Gao et al. 2023).
 Of the two losses that have settings of their own, also what the common ones
 come to: runs of `defaults.py`. Writes table.md and figure.png.
 """
@@ -53,27 +54,32 @@ def rank(item) -> float:
   return -np.mean(figures.last(item[1], GOLD))
 
 
-def of_seed(runs, seed: int) -> tuple[float, float]:
-  """(KL, gold) where the run with a seed ended."""
-  (run,) = (run for run in runs if run.config['seed'] == seed)
+def end_of(run) -> tuple[float, float]:
+  """(KL, gold) where a run ended."""
   return run.last()[KL], run.last()[GOLD]
 
 
 def frontier_of(dpo, seed: int):
   """DPO's (KL, gold) of a seed in the order of KL; first its start, at 0."""
-  start = dpo[0][0].curve(GOLD)[0][1]
-  return np.array(sorted([(0.0, start), *(of_seed(r, seed) for r in dpo)]))
+  found = [run for runs in dpo for run in runs if run.config['seed'] == seed]
+  # The SFT model is the same for all; what was drawn from it is the seed's.
+  start = found[0].curve(GOLD)[0][1]
+  return np.array(sorted([(0.0, start), *map(end_of, found)]))
+
+
+def at_kl(known, kl):
+  """The gold score of a frontier at a KL, or at several."""
+  return np.interp(np.sqrt(kl), np.sqrt(known[:, 0]), known[:, 1])
 
 
 def above_dpo(runs, dpo) -> str:
   """Seed by seed: what a method is above DPO's frontier; a dash beyond it."""
   found = []
   for run in runs:
-    seed = run.config['seed']
-    kl, gold = of_seed(runs, seed)
-    known = frontier_of(dpo, seed)
+    kl, gold = end_of(run)
+    known = frontier_of(dpo, run.config['seed'])
     if kl <= known[-1, 0]:
-      found.append(gold - np.interp(kl, *known.T))
+      found.append(gold - at_kl(known, kl))
   if len(found) < len(runs):
     return '–'
   return figures.signed(found, np.zeros(len(found)))
@@ -82,7 +88,9 @@ def above_dpo(runs, dpo) -> str:
 def frontier(axes, named, dpo):
   seeds = [run.config['seed'] for run in dpo[0]]
   line = np.mean([frontier_of(dpo, seed) for seed in seeds], axis=0)
-  axes.plot(*line.T, 'k.-', label='dpo, by beta', lw=1)
+  axes.plot(*line.T, 'k.')
+  kl = np.linspace(0.0, line[-1, 0], 200)
+  axes.plot(kl, at_kl(line, kl), 'k-', label='dpo, by beta', lw=1)
   others = [item for item in named.items() if item[1] not in dpo]
   for i, (name, runs) in enumerate(sorted(others, key=rank)):
     x, y = (np.mean(figures.last(runs, m)) for m in (KL, GOLD))

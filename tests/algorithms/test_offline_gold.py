@@ -19,15 +19,21 @@ pytestmark = pytest.mark.gold
 
 SOURCES = (
   'kto.py', 'kto.py:loss=bco', 'kto.py:loss=apo_zero_unpaired', 'ipo.py',
-  'simpo.py', 'simpo.py:loss=alphapo', 'orpo.py:beta=0.5', 'cpo.py',
+  'simpo.py', 'simpo.py:loss=alphapo', 'orpo.py:beta=1.0', 'cpo.py',
   'tpo.py', 'dpo.py', 'dpo.py:loss=hinge', 'dpo.py:loss=robust_dpo',
   'dpo.py:loss=exo_pair', 'dpo.py:loss=nca_pair', 'dpo.py:loss=bco_pair',
   'dpo.py:loss=sppo', 'dpo.py:loss=aot', 'dpo.py:loss=apo_zero',
   'dpo.py:loss=apo_down', 'dpo.py:loss=discopop,beta=1.0',
 )  # fmt: skip
 # What is imitated as well holds the first two back: they bear a higher rate.
-# The third takes likelihood from both responses, and soon has none to take.
-RATES = {'orpo.py:beta=0.5': 5e-4, 'cpo.py': 5e-4, 'dpo.py:loss=apo_down': 3e-5}
+# The third goes farther than the others at the same, and past what is best; the
+# last takes likelihood from both responses, and soon has none to take.
+RATES = {
+  'orpo.py:beta=1.0': 5e-4,
+  'cpo.py': 5e-4,
+  'dpo.py:loss=exo_pair': 1e-4,
+  'dpo.py:loss=apo_down': 3e-5,
+}
 
 
 def load(source):

@@ -1,12 +1,19 @@
 """The loss falls on what the model writes, and on nothing else."""
 
+import copy
+
 import pytest
 import tiny_tokenizers
 
 from alignax import data
 from alignax.data.drafts import make_drafts, tokenise
 from alignax.data.spans import TemplateRefused, assistant_spans, stop_token
-from alignax.data.templates import control_tokens, make_template, neutralise
+from alignax.data.templates import (
+  adopt_template,
+  control_tokens,
+  make_template,
+  neutralise,
+)
 
 CHAT = [
   {'role': 'system', 'content': 'Be brief.'},
@@ -64,6 +71,28 @@ def test_learns_every_assistant_turn_with_its_end(
   turns = learned_text(tokenizer, CHAT, template)
   assert turns == [(first or 'It is four.\n') + end, 'It is four.' + end]
   assert stop_token(make_template(tokenizer, template)) == end
+
+
+@pytest.mark.parametrize('template', ['chatml', 'alpaca'])
+@pytest.mark.parametrize('fixture', ['qwen', 'llama3'])
+def test_a_template_is_stored_with_the_tokenizer(
+  request, fixture, template, tmp_path
+):
+  tokenizer = copy.deepcopy(request.getfixturevalue(fixture))
+  if template == 'chatml':  # Which one of them lacks.
+    tokenizer.add_tokens(['<|im_start|>', '<|im_end|>'], special_tokens=True)
+  expected = make_template(tokenizer, template).render(CHAT[:-1], prompt=True)
+  adopt_template(tokenizer, template)
+  tokenizer.save_pretrained(tmp_path)
+  stored = data.load_tokenizer(tmp_path)
+  assert make_template(stored).render(CHAT[:-1], prompt=True) == expected
+  # To others as well, who do not know what `bos` is.
+  asked = stored.apply_chat_template(
+    CHAT[:-1], tokenize=False, add_generation_prompt=True
+  )
+  assert asked == expected
+  learned = learned_text(stored, CHAT)
+  assert learned == learned_text(tokenizer, CHAT, template)
 
 
 def test_learns_calls_but_not_what_tools_return(qwen):

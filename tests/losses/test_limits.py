@@ -25,6 +25,33 @@ def random(*shape, seed=0):
   return jnp.asarray(np.random.default_rng(seed).normal(size=shape), float)
 
 
+class TestRuledOut:
+  """Tokens at -inf, as of a vocabulary that is padded, are not there."""
+
+  STUDENT = jnp.array([[1.0, 2.0, -jnp.inf, 0.3]])
+  TEACHER = jnp.array([[0.5, 1.0, -jnp.inf, 0.1]])
+  CASES = (
+    ax.forward_kl_loss, ax.reverse_kl_loss, ax.generalized_jsd_loss,
+    lambda *x: (ax.exact_kl(*x), {}),
+  )  # fmt: skip
+
+  @pytest.mark.parametrize('loss_fn', CASES)
+  def test_in_value_and_gradient(self, loss_fn):
+    there = jnp.array([0, 1, 3])
+    value = lambda x, y: jnp.sum(loss_fn(x, y)[0])
+    cut = self.STUDENT[:, there], self.TEACHER[:, there]
+    found = jax.value_and_grad(value)(self.STUDENT, self.TEACHER)
+    expected = jax.value_and_grad(value)(*cut)
+    close(found[0], expected[0])
+    close(found[1][:, there], expected[1])
+    assert found[1][0, 2] == 0
+
+  def test_the_lowest_finite_logit_at_a_temperature(self):
+    low = jnp.where(jnp.isinf(self.STUDENT), jnp.finfo('float32').min, 1.0)
+    found = ax.generalized_jsd_loss(low, low, temperature=0.5)[0]
+    close(found, 0)
+
+
 class TestPairs:
   def test_dpo_at_the_reference_is_log_2(self):
     for kw in ({}, {'label_smoothing': 0.3}, {'divergence': 'forward_kl'}):

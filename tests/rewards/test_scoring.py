@@ -99,6 +99,7 @@ def test_algorithms_that_do_not_sample_take_none():
     reward_checks.check(config, algorithm)
 
 
+NUMBER = dict(kind='checker', name='number')
 JUDGE = dict(kind='judge', source='runs/lm')
 ENDPOINT_JUDGE = dict(
   kind='endpoint_judge', model='m', base_url='http://127.0.0.1:9/v1'
@@ -111,14 +112,41 @@ def test_a_judge_has_something_to_compare_with(judge):
   for algorithm in (ppo, remax, reinforce_pp):
     with pytest.raises(ValueError, match='rewards.a compares the responses'):
       reward_checks.check(config, algorithm)
-  for algorithm in (grpo, nash_md):
-    reward_checks.check(config, algorithm)
+  reward_checks.check(config, grpo)
   config.algorithm_kw = dict(group=1)
   with pytest.raises(ValueError, match='set its baseline to a field'):
     reward_checks.check(config, grpo)
   config.algorithm_kw = dict(group=2)
   reward_checks.check(config, reinforce_pp)
   reward_checks.check(with_rewards(a=judge | dict(baseline='best')), ppo)
+
+
+@pytest.mark.parametrize('judge', [JUDGE, ENDPOINT_JUDGE], ids=['own', 'other'])
+def test_chances_to_win_are_taken_as_such(judge):
+  config = with_rewards(a=judge, b=NUMBER | dict(weight=0.0))
+  with pytest.raises(ValueError, match='set algorithm_kw.win_probs=True'):
+    reward_checks.check(config, nash_md)
+  config.algorithm_kw = dict(win_probs=True)
+  reward_checks.check(config, nash_md)
+  for more in dict(clip=0.1), dict(weight=2.0), dict(baseline='best'):
+    config.rewards.a = judge | more
+    with pytest.raises(ValueError, match='one judge of two responses'):
+      reward_checks.check(config, nash_md)
+  for given in dict(a=NUMBER), dict(a=judge, b=NUMBER), {}:
+    config = with_rewards(**given)
+    config.algorithm_kw = dict(win_probs=True)
+    with pytest.raises(ValueError, match='one judge of two responses'):
+      reward_checks.check(config, nash_md)
+
+
+def test_what_is_standardised_apart_is_not_compared():
+  config = with_rewards(a=NUMBER | dict(standardise=True))
+  reward_checks.check(config, grpo)
+  with pytest.raises(ValueError, match='compares samples with greedy'):
+    reward_checks.check(config, remax)
+  config.algorithm_kw = dict(rounds=2)
+  with pytest.raises(ValueError, match='rewards.a.standardise is over one'):
+    reward_checks.check(config, grpo)
 
 
 def test_an_endpoint_judge_is_made():

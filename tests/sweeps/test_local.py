@@ -66,6 +66,15 @@ def test_what_dies_is_listed_and_stops_no_other(write_sweep, runs_of, capsys):
   assert str(run.directory(os.path.abspath('out'))) in command
 
 
+def test_what_never_came_to_be_is_failed_as_well(
+  write_sweep, runs_of, monkeypatch
+):
+  monkeypatch.setenv('ALIGNAX', '/nowhere/alignax')
+  assert main(write_sweep(MIXED)) == 1
+  status = state.read(runs_of()['good'][0].directory('out'), 1)
+  assert status.state == state.FAILED and '/nowhere/alignax' in status.error
+
+
 def test_what_broke_goes_on_from_its_checkpoint(write_sweep, runs_of):
   args = write_sweep(MIXED)
   main(args)

@@ -4,12 +4,22 @@ import pathlib
 
 import pytest
 
-from alignax import checks, sweeps
+from alignax import sweeps
 from alignax.cli import configs
 from alignax.sweeps import plan, spec
 
 DPO = 'small.py:dpo'
 ROOT = pathlib.Path(__file__).parents[2]
+JUDGED = """
+from configs import ppo
+
+def get_config(arg=None):
+  config = ppo.get_config('size=tiny')
+  config.role_from.reward = ''
+  judge = dict(kind='model', source='configs/reward.py:size=tiny')
+  config.rewards = {'judge': judge}
+  return config
+"""
 
 
 def made(*entries):
@@ -100,6 +110,11 @@ class TestPlan:
     after = dict(zip(named, stages))
     assert made({'config': DPO, 'after': after})[-1].id == runs[2].id
 
+  def test_a_model_whose_path_looks_like_a_config_is_no_stage(self):
+    start = {'init_from': '/home/me/.pyenv/model'}
+    (run,) = made({'config': DPO, 'overrides': start})
+    assert run.after == {}
+
   def test_a_teacher_is_a_stage_that_seeds_share(self, monkeypatch):
     monkeypatch.chdir(ROOT)
     runs = made(*sweeps.seeds(sweeps.run('configs/distill.py:size=tiny'), 2))
@@ -107,9 +122,21 @@ class TestPlan:
     for run in runs[1:]:
       assert run.after == {'role_from.teacher': runs[0].id}
 
-  def test_every_role_may_start_from_a_stage(self):
-    roles = [f'role_from.{role}' for role in checks.KEYS['role_from']]
-    assert list(plan.SOURCES) == ['init_from', *roles]
+  @pytest.mark.parametrize('role', ['ref', 'value', 'reward'])
+  def test_every_role_may_start_from_a_stage(self, role):
+    overrides = {f'role_from.{role}': 'small.py:sft'}
+    _, run = made({'config': DPO, 'overrides': overrides})
+    assert list(run.after) == [f'role_from.{role}']
+
+  def test_a_reward_is_a_stage_that_seeds_share(self, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / 'judged.py').write_text(JUDGED)
+    run = sweeps.run(str(tmp_path / 'judged.py'))
+    runs = made(*sweeps.seeds(run, 2))
+    kinds = [r.id.split('-')[0] for r in runs]
+    assert kinds == ['sft', 'reward', 'ppo', 'ppo']
+    for run in runs[2:]:
+      assert run.after['rewards.judge.source'] == runs[1].id
 
   def test_another_stage_is_another_run(self):
     ids = set()

@@ -77,19 +77,24 @@ def test_intervals_are_over_seeds(out):
 
 
 class TestEqualKL:
-  PATH = [(1.0, 0.5), (3.0, 0.7), (3.0, 0.9), (2.0, 0.0)]
+  PATH = [(1.0, 0.5), (4.0, 0.7), (4.0, 0.9), (3.0, 0.0)]
 
   @pytest.mark.parametrize(
-    'kl, reward', [(1, 0.5), (2, 0.6), (3, 0.7), (0.9, None), (3.1, None)]
+    'kl, reward', [(1, 0.5), (2.25, 0.6), (4, 0.7), (0.9, None), (4.1, None)]
   )
   def test_rewards_are_interpolated_and_never_beyond(self, kl, reward):
-    found = matched.at_kl(self.PATH, kl)
+    found = matched.at_kl(self.PATH, kl, slack=1.0)
     assert found == (reward and pytest.approx(reward))
+
+  def test_what_is_far_from_all_evaluations_is_missing(self):
+    assert matched.at_kl(self.PATH, 2.25, slack=0.2) is None  # 1.5 of 1 to 2.
+    assert matched.at_kl(self.PATH, 1.1, slack=0.2)
 
   def test_a_seed_is_the_mean_of_its_runs_that_went_so_far(self):
     short, flat = [(0, 0.5), (1.5, 0.5)], [(0, 1.0), (9, 1.0)]
-    assert matched.of_seed([self.PATH, short, flat], 2) == pytest.approx(0.8)
-    assert matched.of_seed([short], 2) is None
+    of_seed = lambda paths: matched.of_seed(paths, 2.25, slack=9.0)
+    assert of_seed([self.PATH, short, flat]) == pytest.approx(0.8)
+    assert of_seed([short]) is None
 
   def test_levels_are_within_what_most_reach(self):
     runs = {'a': {0: [[(0, 0), (9.7, 1)]]}, 'b': {0: [[(4.1, 1)]]},
