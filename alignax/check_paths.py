@@ -41,9 +41,9 @@ def data_paths(config) -> dict[str, str]:
 
 def check_rows(key: str, path: str):
   """Raises if a file of rows is not there; one path may be a mixture."""
-  for part in sources._weighed(path) or [{'path': path}]:
-    where, _, _ = sources._query(part['path'], None)
-    is_file = sources._suffix(where) in SUFFIXES
+  for part in sources.weighed_parts(path) or [{'path': path}]:
+    where, _, _ = sources.split_query(part['path'], None)
+    is_file = sources.suffix_of(where) in SUFFIXES
     if where.startswith('synthetic:') or pathlib.Path(where).exists():
       continue
     if is_file or where.startswith(('/', '.', '~')):

@@ -50,14 +50,14 @@ def load_rows(
   given = dict(format=format, split=split, columns=columns)
   if not isinstance(path, str | pathlib.Path):
     return _mixture(path, given)
-  if parts := _weighed(str(path)):
+  if parts := weighed_parts(str(path)):
     return _mixture(parts, given)
   return Rows([_load(str(path), **given)])
 
 
 def _load(path: str, format, split, columns, weight=None) -> Source:
   """The rows of one path."""
-  path, config, split = _query(path, split)
+  path, config, split = split_query(path, split)
   name, rows, numbers = _read(path, config, split)
   if not rows:
     raise ValueError(
@@ -67,7 +67,7 @@ def _load(path: str, format, split, columns, weight=None) -> Source:
     )
   if columns:
     rows = [_rename(row, columns) for row in rows]
-  if _suffix(path) in TABLES:
+  if suffix_of(path) in TABLES:
     rows = [structured(row) for row in rows]
   if format is None:
     first = next((row for row in rows if isinstance(row, dict)), None)
@@ -76,7 +76,7 @@ def _load(path: str, format, split, columns, weight=None) -> Source:
   return Source(name, rows, numbers, format, weight)
 
 
-def _weighed(text: str) -> list[dict]:
+def weighed_parts(text: str) -> list[dict]:
   """Sources of 'a.jsonl:3,b.csv:1'; none for a path that is not of the kind."""
   parts = text.split(',')
   found = [_WEIGHED.fullmatch(part) for part in parts]
@@ -116,7 +116,7 @@ def _rename(row, columns: Mapping[str, str]):
   return {renamed.get(key, key): value for key, value in row.items()}
 
 
-def _query(path: str, split: str | None):
+def split_query(path: str, split: str | None):
   """A path alone, and the configuration and split that it asks for."""
   where, mark, query = path.partition('?')
   whole = path.startswith('synthetic:') or pathlib.Path(path).exists()
@@ -132,7 +132,7 @@ def _query(path: str, split: str | None):
   return where, asked.get('name'), asked.get('split', split)
 
 
-def _suffix(path: str) -> str:
+def suffix_of(path: str) -> str:
   """What kind of file it is by its name; '' if it has no suffix."""
   suffixes = [s for s in pathlib.Path(path).suffixes if s != '.gz']
   return suffixes[-1] if suffixes else ''
@@ -143,7 +143,7 @@ def _read(path: str, config: str | None, split: str | None):
   if path.startswith('synthetic:'):
     rows, split = _synthetic(path, split)
     return (path.split('?')[0], *_cut(rows, range(1, len(rows) + 1), split))
-  file, suffix = pathlib.Path(path), _suffix(path)
+  file, suffix = pathlib.Path(path), suffix_of(path)
   if file.is_file():
     if config:
       raise ValueError(
