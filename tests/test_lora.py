@@ -14,7 +14,7 @@ import pytest
 import tiny_worlds as worlds
 
 from alignax import lora, models, optim, quantize, sharding, train
-from alignax.algorithms import ppo
+from alignax.algorithms import distill, ppo
 from alignax.models import convert
 
 KEY = jax.random.key(0)
@@ -141,6 +141,24 @@ class TestWhatIsComputed:
     )
     with pytest.raises(ValueError, match='use head_factors, or leave lm_head'):
       model.head_weight(whole)
+
+
+  def test_so_does_a_distillation(self):
+    settings = VARIANTS['embeddings']
+    model, base, adapters = make(settings)
+    whole = join(settings, base, trained(adapters))
+    merged = lora.merge(whole, shapes_of(model), 'float32')
+    taught = worlds.make_params(model, 3)
+    batch = worlds.text(2)
+    evaluate = distill.make_eval({'policy': model, 'teacher': model})
+    losses = [
+      evaluate({'policy': student}, {'teacher': teacher}, batch, KEY)['loss']
+      for student, teacher in [
+        (whole, taught), (merged, taught), (taught, whole), (taught, merged),
+      ]
+    ]  # fmt: skip
+    assert losses[0] > 0.01
+    np.testing.assert_allclose(losses[::2], losses[1::2], atol=1e-5)
 
 
 class TestGradients:

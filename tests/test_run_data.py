@@ -116,6 +116,21 @@ class TestMixtures:
     assert found[0].batches.rows[0]['instruction'] == 'b 0'
 
 
+def test_without_rows_held_out_samples_answer_those_of_training(
+  home, tmp_path
+):
+  path = write_rows(tmp_path / 'rows.jsonl', rows_of('a'))
+  given = {
+    'data.path': path, 'data.heldout_path': '', 'total_steps': 1,
+    'evals.every': 0, 'evals.scorer': '',
+  }  # fmt: skip
+  train(home, 'sft', tmp_path / 'run', **given)
+  text = (tmp_path / 'run' / 'samples.jsonl').read_text()
+  samples = [json.loads(line) for line in text.splitlines()]
+  assert [sample['step'] for sample in samples] == [0, 0, 1, 1]
+  assert 'a 0' in samples[0]['prompt']
+
+
 class TestBadStart:
   def test_the_corrected_command_may_use_the_same_workdir(
     self, home, tmp_path

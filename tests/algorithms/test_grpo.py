@@ -98,7 +98,8 @@ class TestWholeStep:
       build(**kw)
 
 
-def by_hand(rows, logps, *, scale, average, kl_coef=0.0, ref=None, clip=0.2):
+def by_hand(rows, logps, *, scale, average, kl_coef=0.0, ref=None, clip=0.2,
+            kl_times_ratio=False):  # fmt: skip
   """The loss of a whole rollout, written out."""
   scores = good_tokens(None, rows)[0].reshape(-1, G)
   adv = scores - scores.mean(1, keepdims=True)
@@ -109,7 +110,8 @@ def by_hand(rows, logps, *, scale, average, kl_coef=0.0, ref=None, clip=0.2):
   near = jnp.clip(ratio, 1 - clip, 1 + clip)
   loss = -jnp.minimum(ratio * adv, near * adv)
   if kl_coef:
-    loss += kl_coef * (jnp.exp(ref - logps) - (ref - logps) - 1)
+    kl = jnp.exp(ref - logps) - (ref - logps) - 1
+    loss += kl_coef * kl * (ratio if kl_times_ratio else 1.0)
   share = {
     'token': 1 / rows['mask'].sum(),
     'sequence': 1 / (len(adv) * rows['mask'].sum(1, keepdims=True)),
@@ -124,6 +126,7 @@ class TestLoss:
     dict(scale='group', average='token'),
     dict(scale='none', average='budget'),
     dict(scale='group', average='sequence', kl_coef=0.3),
+    dict(scale='group', average='token', kl_coef=0.3, kl_times_ratio=True),
   ], ids=str)  # fmt: skip
   def test_an_epoch_is_a_step_along_the_gradient_written_out(self, kw):
     kept, rate, other = [], 2.0, toys.table(9)

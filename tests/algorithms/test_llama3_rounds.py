@@ -88,6 +88,22 @@ def test_every_update_is_as_written_out(rounds):
     assert metrics[i]['round/in_dpo'] == in_dpo
 
 
+def test_the_average_begins_anew_where_the_policy_does():
+  step, state, _ = online.build(
+    llama3_rounds, group=G, sft_steps=1, dpo_steps=1, max_new_tokens=5,
+    stop_ids=(0,), restart=True, ema_decay=0.9, tx=optax.sgd(RATE),
+  )  # fmt: skip
+  start = online.table_of(state)
+  state = state.replace(ema=jax.tree.map(jnp.array, state.params))
+  average = lambda: np.asarray(state.ema['policy']['embed']['embedding'])
+  for i in range(3):  # The third is the first of a round.
+    before = average()
+    state, _ = step(state, {}, toys.prompts(16, seed=i), online.KEY)
+    begun = start if i == 2 else before
+    want = 0.9 * begun + 0.1 * online.table_of(state)
+    np.testing.assert_allclose(average(), want, atol=1e-6)
+
+
 def test_metrics_of_both_losses_are_means_in_every_part(rounds):
   _, kept, tables, metrics = rounds
   for i in (0, 3):

@@ -96,6 +96,15 @@ def test_duplicates_are_counted_and_dropped_if_asked(qwen):
   assert 'duplicate rows, dropped' in report.table()
 
 
+def test_what_is_held_out_and_trained_on_is_named(qwen):
+  kw = dict(kind='text', length=100)
+  training, _ = data.prepare([ask(), ask('Hello', 'Red.')], qwen, **kw)
+  heldout, report = data.prepare([ask('Hello', 'Blue.'), ask()], qwen, **kw)
+  data.report_trained_on(heldout, training, report)
+  assert report.named['trained_on'] == ['rows:2']
+  assert 'held out that are trained on' in report.table()
+
+
 def test_the_same_pair_the_other_way_round_is_no_duplicate(qwen):
   rows = [pair(), pair(chosen='Blue.', rejected='Red.')]
   _, report = data.prepare(rows, qwen, kind='pairs', length=100)
