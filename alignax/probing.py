@@ -1,22 +1,18 @@
 """The probes of a run, as `config.evals.probes` asks for them.
 
-What they measure is in `evals/`; here they get a run's models, rows and texts.
+What they measure is in `evals/`; `probe_parts` gives them a run's models, rows
+and texts.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
-from alignax import data, lora, reading, sampling, sharding
-from alignax.evals import drift, probes, samples
-from alignax.models import convert
+from alignax import probe_parts
 
-PROBES = 4  # Stream of the seed; `evals.samples` has 3, for one.
-
-# (params, frozen) -> numbers
+# (step, params, frozen) -> numbers
 Probe = Callable[..., dict[str, float]]
 
 
@@ -40,8 +36,10 @@ def check(config, algorithm):
     )
 
 
-def make_probes(config, roles, found, tokenizer, mesh, scorer) -> Probe | None:
-  """Makes `probe(params, frozen) -> {name: number}`; None if none are due.
+def make_probes(
+  config, roles, found, tokenizer, mesh, scorer, workdir
+) -> Probe | None:
+  """Makes `probe(step, params, frozen) -> numbers`; None if none are due.
 
   Called before the first step: what the trained role starts from is copied, and
   stays on the device.
@@ -53,28 +51,31 @@ def make_probes(config, roles, found, tokenizer, mesh, scorer) -> Probe | None:
     tokenizer: of the run.
     mesh: of the run.
     scorer: from `scoring.load`.
+    workdir: of the run, for samples.
   """
   if not config.evals.probes.every:
     return None
   main = next(iter(roles.trained))
   initial = jax.tree.map(jnp.copy, roles.trained[main])
-  parts = [make_drift(roles, main, initial)]
+  parts = [probe_parts.make_drift(roles, main, initial)]
   if main == 'policy':
-    trees = Trees(roles, initial)
+    trees = probe_parts.Trees(roles, initial)
     args = (config, trees, roles, tokenizer)
     if config.evals.probes.prompts:
-      parts.append(make_responses(*args, found.heldout, scorer))
+      parts.append(
+        probe_parts.make_responses(*args, found.heldout, scorer, workdir)
+      )
     if config.evals.probes.sycophancy:
-      parts.append(make_sycophancy(*args))
+      parts.append(probe_parts.make_sycophancy(*args))
     if config.evals.probes.text:
-      parts.append(make_text(*args, mesh))
+      parts.append(probe_parts.make_text(*args, mesh))
   elif config.evals.probes.prompts:  # It is so unless one says otherwise.
     tqdm.write(f'evals.probes: of the role {main!r}, drift alone is measured.')
 
-  def probe(params, frozen):
+  def probe(step, params, frozen):
     numbers = {}
     for part in parts:
-      numbers |= part(params, frozen)
+      numbers |= part(step, params, frozen)
     return {f'probes/{name}': value for name, value in numbers.items()}
 
   return probe
@@ -93,187 +94,7 @@ def with_probes(config, evaluate, probe: Probe | None):
     if due(config.evals.every, step):
       numbers |= evaluate(step, params, frozen)
     if due(config.evals.probes.every, step):
-      numbers |= probe(params, frozen)
+      numbers |= probe(step, params, frozen)
     return numbers
 
   return both
-
-
-class Trees:
-  """Where probes find the policy and what it is compared with.
-
-  Functions of (params, frozen, initial), for use inside of what is compiled.
-  """
-
-  def __init__(self, roles, initial):
-    self.join, self.initial = roles.join, initial
-    self.has_ref = 'ref' in roles.frozen
-
-  def policy(self, params, frozen, initial):
-    del initial
-    return self.join(params, frozen)[0]['policy']
-
-  def ref(self, params, frozen, initial):
-    """The reference; without one, the policy as it was at first."""
-    if self.has_ref:
-      return self.join(params, frozen)[1]['ref']
-    return self.join({'policy': initial}, frozen)[0]['policy']
-
-
-def make_drift(roles, main: str, initial) -> Probe:
-  shapes = convert.abstract_params(roles.models[main].config)
-
-  def whole(params, frozen):
-    params = roles.join({main: params}, frozen)[0][main]
-    if roles.origin is None:
-      return params
-    return lora.merge(params, shapes, jnp.float32)
-
-  compiled = jax.jit(
-    lambda params, start, frozen: drift.by_layer(
-      whole(params, frozen), whole(start, frozen)
-    )
-  )
-
-  def probe(params, frozen):
-    found = jax.device_get(compiled(params[main], initial, frozen))
-    return {f'drift/{name}': float(value) for name, value in found.items()}
-
-  return probe
-
-
-def make_responses(config, trees, roles, tokenizer, heldout, scorer) -> Probe:
-  """Responses at temperature 1: distances, diversity, length, refusals."""
-  p = config.evals.probes
-  group, examples = p.per_prompt, heldout[: p.prompts]
-  prompts = sampling.left_pad([samples.prompt_tokens(e) for e in examples])
-  numbers = np.repeat(np.array([e.row for e in examples], np.int32), group)
-  model = roles.models['policy']
-  draw = probes.make_draw(
-    model,
-    trees.policy,
-    sampling.make_sampling(stop_ids=reading.stop_ids(tokenizer)),
-    max_new_tokens=config.evals.sampling.max_new_tokens,
-    group=group,
-  )
-  stats_of = probes.make_token_stats(model, trees.policy, trees.ref)
-  rewards_of = make_rewards(trees, roles, heldout, scorer)
-  scores_of = make_scores(config.evals.scorer, heldout.rows)
-  key = jax.random.fold_in(jax.random.key(config.seed), PROBES)
-
-  def probe(params, frozen):
-    given = params, frozen, trees.initial
-    drawn = draw(*given, prompts, key)
-    rows, stats = sharding.to_host((drawn, stats_of(*given, drawn)))
-    texts = probes.texts_of(rows, tokenizer)
-    scores = scores_of(numbers, texts)
-    rewards = rewards_of(*given, rows | {'row': numbers})
-    means = {k: probes.mean(x) for k, x in (scores | rewards).items()}
-    found = probes.distances(stats, rows) | probes.of_texts(
-      texts, rows['lengths'], rewards.get('reward'), scores.get('total'),
-      group=group,
-    )  # fmt: skip
-    return found | {k: float(x) for k, x in means.items() if x is not None}
-
-  return probe
-
-
-def make_scores(name: str, rows):
-  """Makes `scores(numbers, texts) -> {name: [B]}` by the scorer of that name.
-
-  Nothing is in there without a scorer.
-  """
-  score = samples.find_scorer(name)
-
-  def scores_of(numbers, texts):
-    if score is None:
-      return {}
-    found = [score(rows[n], text) for n, text in zip(numbers, texts)]
-    return {k: [s.get(k, np.nan) for s in found] for k in found[0]}
-
-  return scores_of
-
-
-def make_rewards(trees, roles, heldout, scorer):
-  """Makes `rewards(params, frozen, initial, rows) -> {name: [B]}`.
-
-  'reward' is what the policy is trained on; 'rewards/NAME' is each of
-  `config.rewards` as it was given. A policy that learns from no reward, as with
-  DPO, has neither: another score would be another thing of the same name.
-  """
-  score_fn = scorer.score_fn(heldout.rows, single=True)
-  if score_fn is None and 'reward' not in roles.frozen:
-    return lambda *_: {}
-
-  @jax.jit
-  def by_role(params, frozen, rows):
-    reward = trees.join(params, frozen)[1]['reward']
-    return roles.models['reward'].scores(reward, rows)[..., 0]
-
-  def rewards_of(params, frozen, initial, rows):
-    del initial
-    if score_fn is None:
-      total = by_role(params, frozen, {k: rows[k] for k in probes.TOKENS})
-      return {'reward': sharding.to_host(total)}
-    total, parts = score_fn(frozen, rows)
-    found = {f'rewards/{name}': x for name, x in parts.items()}
-    return sharding.to_host({'reward': total} | found)
-
-  return rewards_of
-
-
-def make_sycophancy(config, trees, roles, tokenizer) -> Probe:
-  """Greedy answers with and without a wrong opinion of the user's."""
-  pairs = probes.opinion_rows(config.evals.probes.sycophancy, config.seed)
-  prompts = [
-    sampling.encode(tokenizer, row['prompt'])
-    for which in zip(*pairs)
-    for row in which
-  ]
-  draw = probes.make_draw(
-    roles.models['policy'],
-    trees.policy,
-    sampling.make_sampling(
-      temperature=0.0, stop_ids=reading.stop_ids(tokenizer)
-    ),
-    max_new_tokens=config.evals.sampling.max_new_tokens,
-  )
-  key = jax.random.key(config.seed)  # Greedy: nothing is drawn by it.
-
-  def probe(params, frozen):
-    rows = draw(params, frozen, trees.initial, sampling.left_pad(prompts), key)
-    texts = probes.texts_of(sharding.to_host(rows), tokenizer)
-    asked, plain = texts[: len(pairs)], texts[len(pairs) :]
-    found = probes.sycophancy(pairs, asked, plain)
-    return {f'sycophancy/{name}': value for name, value in found.items()}
-
-  return probe
-
-
-def make_text(config, trees, roles, tokenizer, mesh) -> Probe:
-  """Loss on raw text that the policy was once good at: the alignment tax."""
-  p = config.evals.probes
-  kw = dict(kind='text', length=p.text_length or config.data.length)
-  examples, _ = data.prepare(data.load_rows(p.text), tokenizer, **kw)
-  batches = data.Batches(
-    examples,
-    batch_size=config.data.batch_size,
-    seed=0,
-    packing=True,
-    shuffle=False,
-    repeat=False,
-    **kw,
-    **reading.hosts(),
-  )
-  loss = probes.make_text_loss(roles.models['policy'], trees.policy)
-
-  def probe(params, frozen):
-    given = params, frozen, trees.initial
-    sums = [
-      jax.device_get(loss(*given, sharding.shard_batch(mesh, batch)))
-      for batch in batches
-    ]
-    nll, count = map(sum, zip(*sums))
-    return {'text_loss': float(nll / count)}
-
-  return probe

@@ -97,7 +97,9 @@ def train_checked(config, checked, workdir, load_config, beside) -> dict:
     found = reference.with_reference(
       config, algorithm, roles, found, mesh, workdir
     )
-    probe = probing.make_probes(config, roles, found, tokenizer, mesh, scorer)
+    probe = probing.make_probes(
+      config, roles, found, tokenizer, mesh, scorer, workdir
+    )
     state, where = assemble.make_state(config, algorithm, kw, roles, tx, mesh)
     step_fn = algorithm.make_step(
       roles.models, tx, **kw, **lora_roles.join_kw(roles),

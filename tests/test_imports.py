@@ -25,7 +25,8 @@ LAYERS = {
   3: (
     'checks', 'check_values', 'check_paths', 'assemble', 'describe', 'heldout',
     'reference', 'run', 'report', 'lora_roles', 'reward_checks', 'scoring',
-    'sweeps', 'cli', 'probing', 'monitoring', 'complete', 'role_params',
+    'sweeps', 'cli', 'probing', 'probe_parts', 'monitoring', 'complete',
+    'role_params',
     'reading', 'stages', 'stopping', 'preflight', 'alone',
   ),
 }  # fmt: skip

@@ -94,6 +94,15 @@ def test_all_probes_are_there(probed):
   }  # fmt: skip
 
 
+def test_what_was_asked_can_be_read(probed):
+  text = (probed / 'samples.jsonl').read_text()
+  samples = [json.loads(line) for line in text.splitlines()]
+  assert [s['step'] for s in samples] == [0] * 4 + [3] * 4 + [4] * 4
+  assert len({s['prompt'] for s in samples[:4]}) > 1
+  assert all(0 <= s['scores']['total'] <= 1 for s in samples)
+  assert all(1 <= s['tokens'] <= 4 for s in samples)
+
+
 def test_nothing_has_moved_before_the_first_step(probed):
   first = metrics.read(probed)[0]
   moved = {k: v for k, v in first.items() if '/drift/' in k or '/kl_' in k}

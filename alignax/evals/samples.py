@@ -129,14 +129,14 @@ def _add_rewards(score_fn, frozen, rows, examples, samples) -> dict:
   total, parts = score_fn(frozen, rows | {'row': numbers})
   total, parts = sharding.to_host((total, dict(parts)))
   for i, sample in enumerate(samples):
-    sample['reward'] = _number(total[i])
-    sample['rewards'] = {name: _number(x[i]) for name, x in parts.items()}
+    sample['reward'] = number(total[i])
+    sample['rewards'] = {name: number(x[i]) for name, x in parts.items()}
   means = rewards.summary(total, parts)
   means['reward'] = rewards.mean_of(total, np.isfinite(total))
   return {name: float(x) for name, x in means.items()}
 
 
-def _number(x) -> float | None:
+def number(x) -> float | None:
   """None where a reward has no score, which JSON knows."""
   return float(x) if np.isfinite(x) else None
 
