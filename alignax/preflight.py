@@ -14,6 +14,7 @@ from alignax import (
   reading,
   reward_checks,
   sharding,
+  stages,
 )
 from alignax.evals import samples
 
@@ -47,3 +48,15 @@ def check(config) -> Checked:
   samples.check(config)
   check_paths.check(config)
   return Checked(algorithm, kw, tx, mesh)
+
+
+def check_stages(config, load_config):
+  """The same for all configs that it starts from, before one of them is run."""
+  for key, source in stages.sources(config).items():
+    if stages.is_config(source):
+      try:
+        stage = load_config(source)
+        check(stage)
+        check_stages(stage, load_config)
+      except (ValueError, OSError) as error:
+        raise ValueError(f'{source}, which {key} names: {error}') from error

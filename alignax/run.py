@@ -64,6 +64,8 @@ def train(config, workdir, *, load_config=None, beside=None) -> dict:
     if note := complete.ended(workdir):
       print(f'{workdir} ended at step {note["step"]}: {note["reason"]}.')
       return last_line(workdir)
+    if load_config is not None:
+      preflight.check_stages(config, load_config)
     beside = beside or workdir / 'stages'
     return train_checked(config, checked, workdir, load_config, beside)
 

@@ -59,6 +59,22 @@ class TestRunDirectory:
 
 
 class TestStartingFrom:
+  @pytest.mark.parametrize('name, args, match', [
+    ('rewrd', '', 'There is no config'),
+    ('reward', ':sise=tiny', 'did you mean .*size'),
+  ])  # fmt: skip
+  def test_no_stage_is_run_where_another_cannot_be(
+    self, home, tmp_path, name, args, match
+  ):
+    starts = {
+      'init_from': str(home / 'small_sft.py'),
+      'role_from.reward': f'configs/{name}.py{args}',
+    }
+    match = f'configs/{name}.py{args}, which role_from.reward names: .*{match}'
+    with pytest.raises(ValueError, match=match):
+      train(home, 'ppo', tmp_path, **starts)
+    assert not (tmp_path / 'stages').exists()
+
   def test_a_stage_is_run_once(self, home, dpo_run, sft_run):
     before = (sft_run / 'metrics.jsonl').stat().st_mtime_ns
     train(
