@@ -1,4 +1,4 @@
-"""Variety, and score in known and unknown wordings, of four ways to answer.
+"""Variety, and score on known and unknown input, of four ways to answer.
 
   python -m experiments.diversity.measure runs/experiments
 
@@ -7,6 +7,7 @@ reward model likes best of 16. Writes table.md and figure.png.
 """
 
 import pathlib
+import random
 import sys
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from alignax import data, models
 from alignax.cli import quickstart
 from alignax.data import synthetic
+from alignax.data.synthetic import words
 from alignax.evals import probes
 from alignax.evals.samples import TOKENS
 from experiments import figures
@@ -23,10 +25,16 @@ HERE = pathlib.Path(__file__).parent
 PROMPTS, GROUP, BEST_OF = 96, 8, 16
 COLUMNS = {
   'gold': 'gold score', 'unknown': 'gold score, unknown wording',
+  'longer': 'gold score, longer lists',
   'within/distinct_2': 'distinct 2-grams within prompts',
   'within/self_bleu': 'self-BLEU within prompts',
   'across/distinct_2': 'distinct 2-grams across', 'length': 'tokens',
 }  # fmt: skip
+MARKED = {
+  'gold': 'known wording',
+  'unknown': 'unknown wording',
+  'longer': 'longer lists',
+}
 
 
 def main(workdir: str):
@@ -55,9 +63,9 @@ def main(workdir: str):
   def fill(axes):
     for name, measured in found.items():
       x = [m['within/distinct_2'] for m in measured]
-      for key, marker in (('gold', 'o'), ('unknown', 'x')):
+      for key, marker in (('gold', 'o'), ('unknown', 'x'), ('longer', '^')):
         y = [m[key] for m in measured]
-        label = f'{name}, {"known" if key == "gold" else "unknown"} wording'
+        label = f'{name}, {MARKED[key]}'
         color = figures.ORDER[list(found).index(name)]
         axes.plot(x, y, marker, color=color, label=label)
 
@@ -69,18 +77,35 @@ def main(workdir: str):
 
 def measure(path, seed: int, judge=None) -> dict[str, float]:
   """What responses are worth, and how much they differ."""
-  known = respond(path, 'train', seed, judge)
-  unknown = respond(path, 'heldout', seed, judge)
-  texts, gold, lengths = known
-  varied = probes.of_texts(texts, lengths, None, group=GROUP)
-  return varied | {'gold': np.mean(gold), 'unknown': np.mean(unknown[1])}
-
-
-def respond(path, phrasings: str, seed: int, judge):
-  """`GROUP` responses to every prompt, next to each other."""
-  prompts = synthetic.rows(
+  prompts = lambda phrasings: synthetic.rows(
     'prompts', n=PROMPTS, seed=9, split='heldout', phrasings=phrasings
   )
+  texts, gold, lengths = respond(path, prompts('train'), seed, judge)
+  varied = probes.of_texts(texts, lengths, None, group=GROUP)
+  others = {'unknown': prompts('heldout'), 'longer': longer_lists()}
+  return varied | {'gold': np.mean(gold)} | {
+    key: np.mean(respond(path, rows, seed, judge)[1])
+    for key, rows in others.items()
+  }
+
+
+def longer_lists() -> list[dict]:
+  """Instructions about four words; those of training have two or three."""
+  tasks = tuple(t for t, family in synthetic.FAMILIES.items() if family.about)
+  rows, rng = [], random.Random(9)
+  while len(rows) < PROMPTS:
+    lists = {
+      'nouns': rng.sample(words.NOUNS, 4),
+      'numbers': rng.sample(words.NUMBERS[:10], 4),
+    }
+    row = synthetic.instruction(rng, split=None, tasks=tasks, lists=lists)
+    if any(' '.join(four) in row['key'] for four in lists.values()):
+      rows.append(row)
+  return rows
+
+
+def respond(path, prompts, seed: int, judge):
+  """`GROUP` responses to every prompt, next to each other."""
   model, params = models.load(path)
   tokenizer = data.load_tokenizer(path)
   texts, lengths = [], []
