@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 
+import pytest
 import small_runs
 
 from alignax import metrics
@@ -63,6 +64,8 @@ def test_a_file_system_without_locks_is_none_to_wait_for(tmp_path, monkeypatch):
     pass
 
 
+@pytest.mark.slow
+@pytest.mark.serial
 def test_a_run_that_another_process_trains_is_not_trained_at_once(tmp_path):
   small_runs.write_configs(tmp_path)
   workdir = tmp_path / 'run'

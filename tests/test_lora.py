@@ -341,9 +341,8 @@ def test_adapters_learn_and_the_base_keeps_every_bit(name):
     assert rows[0]['objective/kl'] == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-  'name', ['dpo', pytest.param('ppo', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['dpo', 'ppo'])
 def test_a_mesh_gives_the_losses_of_one_device(name):
   settings = VARIANTS['nf4 dora']
   want, _, _ = run(name, (1, 1, 1), settings)

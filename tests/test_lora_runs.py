@@ -70,6 +70,7 @@ def sft(tmp_path_factory, request):
   return workdir
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_bit_by_bit(sft, tmp_path):
   more = ('--config.lora.base=nf4', '--config.lora.dora=True')
   train('sft', tmp_path, '', 4, *more)
@@ -78,6 +79,7 @@ def test_a_run_goes_on_bit_by_bit(sft, tmp_path):
   assert losses(sft, 'heldout/loss')[-1] < losses(sft, 'heldout/loss')[0]
 
 
+@pytest.mark.slow
 def test_eval_is_what_the_run_measured(sft, capsys):
   more = [f'--workdir={sft}', '--samples=0']
   args = ['--config=configs/sft.py:size=tiny', *more, *options('sft')]

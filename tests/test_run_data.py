@@ -56,6 +56,7 @@ class TestMixtures:
       many=dict(path=write_rows(folder / 'a.jsonl', rows_of('a')), weight=3.0),
     )
 
+  @pytest.mark.slow
   def test_batches_meet_the_weights_and_a_run_goes_on(
     self, home, tmp_path, found
   ):
@@ -104,6 +105,7 @@ class TestMixtures:
     run.train(config, tmp_path / 'run')
     assert self.sources(found[0], 2) == (4, 12)
 
+  @pytest.mark.slow
   def test_columns_of_a_single_file(self, home, tmp_path, found):
     config = load(
       home, 'sft', total_steps=1, **{

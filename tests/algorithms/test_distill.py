@@ -120,6 +120,7 @@ class TestOnPolicy:
     assert [row['distill/on_policy'] for row in rows] == [1, 1, 1]
     assert len({row['loss'] for row in rows}) == 3
 
+  @pytest.mark.slow
   def test_a_share_is_that_of_the_steps(self):
     rows = self.steps(0.5, 24)
     own = [row['distill/on_policy'] for row in rows]

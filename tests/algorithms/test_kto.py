@@ -165,6 +165,7 @@ class TestWholeBatch:
 
 
 class TestRunningMean:
+  @pytest.mark.slow
   def test_it_is_of_all_responses_so_far(self, model, params):
     kw = dict(loss='bco', beta=0.3, tx=optax.sgd(0.5))
     state, rewards, count = None, 0.0, 0
@@ -179,6 +180,7 @@ class TestRunningMean:
       assert float(row['rewards/delta']) == pytest.approx(mean, rel=1e-4)
     assert float(state.extra['responses']) == count
 
+  @pytest.mark.slow
   def test_a_skipped_update_leaves_it(self, model, params):
     bad = jax.tree.map(lambda x: x * np.nan, params['ref'])
     state, _ = run_step(model, params, loss='bco')

@@ -24,6 +24,9 @@ MEASURED = {
 }
 
 
+FAST = ('kto.py', 'ipo.py', 'c_rlft.py')
+
+
 def shrunken(source, **changes):
   """A config as it is, but for a model and data as small as they come."""
   config = configs.load(f'configs/{source}')
@@ -48,7 +51,11 @@ def shrunken(source, **changes):
   return config
 
 
-@pytest.mark.parametrize('source', MEASURED)
+@pytest.mark.parametrize('source', [
+  # One of each kind of data; the others' losses have tests of their own.
+  pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+  for name in MEASURED
+])  # fmt: skip
 def test_it_runs_from_its_config(source, tmp_path):
   config = shrunken(source)
   run.train(config, tmp_path)

@@ -337,6 +337,7 @@ class TestTokenizer:
       assert encoded == [1, *theirs.encode(line)]
       assert found.decode(encoded) == line
 
+  @pytest.mark.slow
   def test_a_run_starts_from_the_file(self, trained, tmp_path, tiny):
     from alignax import run
     from configs import sft
