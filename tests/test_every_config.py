@@ -29,7 +29,7 @@ SHOWN = (
 
 @pytest.mark.gold
 @pytest.mark.parametrize('name', CONFIGS)
-def test_it_runs_to_its_end(name, tmp_path):
+def test_it_runs_to_its_end_and_learns(name, tmp_path):
   # As people run it: one device, and with XLA's optimisation.
   env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
   command = [sys.executable, '-m', 'alignax.cli', 'train']
@@ -47,3 +47,13 @@ def test_it_runs_to_its_end(name, tmp_path):
   config = json.loads((tmp_path / 'config.json').read_text())
   assert rows[-1]['step'] == config['total_steps']
   assert all(row.get('skipped', 0) == 0 for row in rows)
+  assert has_learned(rows)
+
+
+def has_learned(rows) -> bool:
+  """Whether what it learns from says so, on held-out rows or of its samples."""
+  losses = [row['heldout/loss'] for row in rows if 'heldout/loss' in row]
+  if losses:
+    return losses[-1] < losses[0]
+  scores = [row['objective/score'] for row in rows if 'objective/score' in row]
+  return sum(scores[-4:]) > sum(scores[:4])
