@@ -280,6 +280,7 @@ def test_kl_and_entropy_are_possible(probed):
   )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_compares_with_the_same_start(probed):
   """Not with where it went on."""
   before = measured(probed, 'probes/drift/all')

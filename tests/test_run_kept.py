@@ -32,6 +32,7 @@ def averaged(home, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 class TestAverage:
   def test_it_follows_the_parameters_and_goes_on_after_a_stop(self, averaged):
     for step in (2, 3, 4):  # The run was stopped after the second.
@@ -72,6 +73,7 @@ def rated(home, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 class TestBest:
   def test_it_is_kept_beside_the_last(self, rated):
     found = {path.name for path in (rated / 'checkpoints').glob('[0-9]*')}

@@ -104,6 +104,7 @@ class TestLoss:
       kto.make_loss(None, loss='dpo')
 
 
+@pytest.mark.slow
 class TestWholeBatch:
   @pytest.mark.parametrize('loss', ['kto', 'bco'])
   def test_parts_add_up(self, model, params, loss):

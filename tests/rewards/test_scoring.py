@@ -238,6 +238,7 @@ def rollout(texts):
   }
 
 
+@pytest.mark.slow
 def test_rewards_of_every_kind_add_up(stored):
   given_rows = [{'prompt': 'is 1', 'answer': '1', 'other': '2'},
                 {'prompt': 'is 2', 'answer': '3', 'other': '2'}]  # fmt: skip
